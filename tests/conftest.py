@@ -1,0 +1,36 @@
+"""Shared fixtures: tiny real checkpoints, and a preset small enough for every test."""
+
+import dataclasses
+
+import pytest
+
+from alignpro.config import ModelSpec, SamplingConfig, load_preset
+
+ARCHITECTURES = ("llama", "qwen2", "phi3", "gemma")
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    """The smoke preset."""
+    return load_preset("smoke")
+
+
+@pytest.fixture(scope="session")
+def greedy():
+    """Greedy decoding of a dozen tokens."""
+    return SamplingConfig(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=12)
+
+
+@pytest.fixture
+def load_tiny():
+    """A function from an architecture's name to a freshly loaded tiny (model, tokenizer)."""
+    from alignpro import models
+
+    return lambda architecture: models.load(ModelSpec(f"tiny:{architecture}"))
+
+
+@pytest.fixture
+def quick(smoke):
+    """The smoke preset with the fewest steps that still resume and minibatch."""
+    ppo = dataclasses.replace(smoke.ppo, steps=3, checkpoint_every=1, sample_every=1)
+    return dataclasses.replace(smoke, ppo=ppo)
