@@ -1,0 +1,196 @@
+"""Sampling from a policy: prompts in, completions out, nothing else seen.
+
+A :class:`Policy` is the only way this project asks a language model for text. The frozen LLM
+π_F is used through :meth:`Policy.generate` alone, so that a remote endpoint can take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+from transformers.cache_utils import Cache, DynamicLayer
+
+from alignpro.config import SamplingConfig
+
+
+class Response(str):
+    """A sampled text; `ended` is False where the length limit cut it off.
+
+    Being a string, it can be passed to any function of strings, such as a reward of your own.
+    """
+
+    def __new__(cls, text: str, ended: bool = True, token_ids: Sequence[int] = ()):
+        self = super().__new__(cls, text)
+        self.ended, self.token_ids = ended, tuple(token_ids)
+        return self
+
+
+def filter_logits(
+    logits: torch.Tensor, temperature: float, top_k: int, top_p: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Scale `logits` [B, V] by temperature, then keep the top-k, then the nucleus top-p.
+
+    The order is that of transformers: p counts the mass left after top-k. With `top_k` > 0 only
+    [B, k] logits come back, with their token ids as the second value, so that the nucleus sorts k
+    entries instead of the vocabulary; `top_k` = 0 keeps all and returns None for the ids.
+    """
+    ids = None
+    if top_k:
+        logits, ids = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
+    logits = logits.float() / temperature
+    if top_p < 1.0:
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+        mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        dropped = (mass_before >= top_p).scatter(-1, order, mass_before >= top_p)
+        logits = logits.masked_fill(dropped, float("-inf"))
+    return logits, ids
+
+
+def sample_tokens(
+    logits: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw one token id per row of `logits` [B, V]; temperature 0 is greedy."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    kept, ids = filter_logits(logits, sampling.temperature, sampling.top_k, sampling.top_p)
+    # Gumbel-max: exact, and far cheaper than multinomial over a full vocabulary.
+    noise = torch.empty_like(kept).exponential_(generator=generator)
+    choice = (kept - noise.log()).argmax(-1)
+    return choice if ids is None else ids.gather(-1, choice[:, None])[:, 0]
+
+
+class GrowingLayer(DynamicLayer):
+    """A key-value cache layer that grows in chunks; the stock one copies itself for every token."""
+
+    chunk = 32
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        self.keys = self._append("key_buffer", self.keys, key_states)
+        self.values = self._append("value_buffer", self.values, value_states)
+        return self.keys, self.values
+
+    def _append(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        length = held.shape[2] + new.shape[2]
+        buffer = getattr(self, name, None)
+        if buffer is None or len(buffer) != len(new) or buffer.shape[2] < length:
+            buffer = new.new_empty(*new.shape[:2], length + self.chunk, new.shape[3])
+            buffer[:, :, : held.shape[2]] = held
+            setattr(self, name, buffer)
+        elif held.data_ptr() != buffer.data_ptr():
+            buffer[:, :, : held.shape[2]] = held
+        buffer[:, :, held.shape[2] : length] = new
+        return buffer[:, :, :length]
+
+
+class Policy:
+    """A causal language model with its tokenizer and sampling parameters.
+
+    `generate` applies the chat template, left-pads batches of similar length, and stops each row
+    at any of the model's end-of-sequence tokens.
+    """
+
+    def __init__(self, model, tokenizer, sampling: SamplingConfig, batch_size: int = 48):
+        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
+        self.batch_size = batch_size
+        eos = model.generation_config.eos_token_id
+        eos = eos if isinstance(eos, (list, tuple)) else [eos]
+        self.eos_ids = torch.tensor(sorted({*eos, tokenizer.eos_token_id} - {None}))
+
+    def encode(self, messages: Sequence[list[dict]]) -> list[list[int]]:
+        """Token ids of chat messages, each ready for the assistant's turn."""
+        return [
+            self.tokenizer.apply_chat_template(m, add_generation_prompt=True, return_dict=False)
+            for m in messages
+        ]
+
+    def generate(
+        self,
+        prompts: Sequence[str | list[dict]],
+        seed: int,
+        progress: str | None = None,
+    ) -> list[Response]:
+        """One completion for each prompt (a user's message, or a list of chat messages).
+
+        The draw depends on `seed` and on the list of prompts, nothing else. `progress` names a
+        progress bar.
+        """
+        messages = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
+        return self.generate_ids(self.encode(messages), seed, progress)
+
+    def generate_ids(
+        self, encoded: Sequence[list[int]], seed: int, progress: str | None = None
+    ) -> list[Response]:
+        """As `generate`, from token ids that `encode` has made."""
+        generator = torch.Generator(self.model.device).manual_seed(seed)
+        by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        out: list[Response | None] = [None] * len(encoded)
+        with tqdm(total=len(encoded), desc=progress, disable=progress is None, leave=False) as bar:
+            for start in range(0, len(by_length), self.batch_size):
+                rows = by_length[start : start + self.batch_size]
+                for i, ids in zip(rows, self._decode([encoded[i] for i in rows], generator)):
+                    ended = bool(ids) and ids[-1] in self.eos_ids
+                    text = self.tokenizer.decode(ids, skip_special_tokens=True)
+                    out[i] = Response(text.strip(), ended, ids)
+                bar.update(len(rows))
+        return out
+
+    @torch.inference_mode()
+    def _decode(self, encoded: list[list[int]], generator: torch.Generator) -> list[list[int]]:
+        device = self.model.device
+        # Chat templates open every row alike: the shared part is computed once.
+        cache = Cache(layer_class_to_replicate=GrowingLayer)
+        shared = shared_prefix(encoded)
+        if shared:
+            self.model(torch.tensor([encoded[0][:shared]], device=device), past_key_values=cache)
+            cache.batch_repeat_interleave(len(encoded))
+        ids, mask = left_pad([e[shared:] for e in encoded], self.tokenizer.pad_token_id, device)
+        mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=-1)
+        positions = mask.cumsum(-1) - 1
+        step = {"input_ids": ids, "position_ids": positions[:, shared:]}
+        position = positions[:, -1:]
+        alive = torch.arange(len(encoded), device=device)
+        tokens: list[list[int]] = [[] for _ in encoded]
+        for _ in range(self.sampling.max_new_tokens):
+            out = self.model(
+                **step,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            drawn = sample_tokens(out.logits[:, -1], self.sampling, generator)
+            for row, token in zip(alive.tolist(), drawn.tolist()):
+                tokens[row].append(token)
+            running = ~torch.isin(drawn, self.eos_ids.to(device))
+            if not running.any():
+                break
+            if not running.all():
+                keep = running.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                alive, drawn, mask, position = (t[keep] for t in (alive, drawn, mask, position))
+            position = position + 1
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            step = {"input_ids": drawn[:, None], "position_ids": position}
+        return tokens
+
+
+def shared_prefix(encoded: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common prefix that leaves every row at least one token of its own."""
+    first, last = min(encoded), max(encoded)
+    limit = min(map(len, encoded)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
+
+
+def left_pad(
+    encoded: Sequence[Sequence[int]], pad_id: int, device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both [B, T], padded on the left."""
+    width = max(map(len, encoded))
+    ids = torch.tensor([[pad_id] * (width - len(e)) + list(e) for e in encoded], device=device)
+    mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=device)
+    return ids, mask

