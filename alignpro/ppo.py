@@ -1,0 +1,346 @@
+"""PPO with a KL leash against a black-box score, read top to bottom.
+
+The policy is a language model with a LoRA adapter; its reference is the same model with the
+adapter disabled; the value head sits on the shared trunk. The score of a completion comes from a
+plain function, so the same loop trains a prompter (score = the reward of the frozen LLM's answer)
+or the frozen LLM itself (score = the reward of the completion).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from alignpro.config import PPOConfig, WarmStartConfig
+from alignpro.generation import Policy, Response
+from alignpro.logprobs import forward, make_batch, with_trunk
+from alignpro.runs import Run, RunError, stage_seed
+
+
+@dataclass
+class Scored:
+    """Scores [B] of a batch of completions, the texts behind them, and where the time went."""
+
+    scores: torch.Tensor
+    texts: list[dict]
+    seconds: dict[str, float]
+
+
+Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
+
+
+def gae(
+    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float
+) -> torch.Tensor:
+    """Generalized advantage estimates [B, T] (Schulman et al. 2016, Eq. 16), 0 on padding.
+
+    The value after the last token is 0: a completion is an episode.
+    """
+    advantages = torch.zeros_like(rewards)
+    running = next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        running = (delta + gamma * lam * running) * mask[:, t]
+        advantages[:, t] = running
+        next_value = values[:, t] * mask[:, t]
+    return advantages
+
+
+def token_rewards(
+    scores: torch.Tensor, logp: torch.Tensor, ref_logp: torch.Tensor, mask: torch.Tensor, lam: float
+) -> torch.Tensor:
+    """Rewards [B, T]: −λ log(ρ/ρ_sft) at every token, and the score at the last one.
+
+    Their sum over a sequence is r − λ log(ρ(x'|x)/ρ_sft(x'|x)), whose mean is the objective.
+    """
+    rewards = -lam * (logp - ref_logp) * mask
+    last = mask.long().sum(-1) - 1
+    rewards[torch.arange(len(scores)), last] += scores
+    return rewards
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `x` over the entries where `mask` is True."""
+    return (x * mask).sum() / mask.sum()
+
+
+def ppo_losses(
+    logp: torch.Tensor,
+    old_logp: torch.Tensor,
+    advantages: torch.Tensor,
+    values: torch.Tensor,
+    old_values: torch.Tensor,
+    returns: torch.Tensor,
+    mask: torch.Tensor,
+    config: PPOConfig,
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """Clipped policy loss and clipped value loss (Schulman et al. 2017, Eq. 7), and statistics.
+
+    All arguments are [B, T]; means are over the tokens where `mask` is True.
+    """
+    ratio = ((logp - old_logp) * mask).exp()
+    clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+    policy_loss = masked_mean(torch.max(-advantages * ratio, -advantages * clipped), mask)
+    near = old_values + (values - old_values).clamp(-config.value_clip, config.value_clip)
+    errors = torch.max((values - returns) ** 2, (near - returns) ** 2)
+    value_loss = 0.5 * masked_mean(errors, mask)
+    with torch.no_grad():
+        stats = {
+            "policy/approxkl_avg": 0.5 * masked_mean((logp - old_logp) ** 2, mask).item(),
+            "policy/clipfrac_avg": masked_mean((ratio != clipped).float(), mask).item(),
+            "loss/policy_avg": policy_loss.item(),
+            "loss/value_avg": value_loss.item(),
+            "val/ratio": masked_mean(ratio, mask).item(),
+        }
+    return policy_loss, value_loss, stats
+
+
+class Trainer:
+    """Trains the LoRA adapter of `policy` against `score`, step by step, resumably."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[str],
+        messages: Callable,
+        score: Score,
+        config: PPOConfig,
+        run: Run,
+    ):
+        self.policy, self.model, self.score = policy, policy.model, score
+        self.prompts, self.config, self.run = prompts, config, run
+        self.pad_id = policy.tokenizer.pad_token_id
+        self.queries = policy.encode(messages(prompts))
+        self.value_head = torch.nn.Linear(self.model.config.hidden_size, 1).to(self.model.device)
+        torch.nn.init.zeros_(self.value_head.weight)
+        torch.nn.init.zeros_(self.value_head.bias)
+        self.adapter = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self.adapter.values()), "lr": config.learning_rate},
+                {"params": list(self.value_head.parameters()), "lr": config.value_learning_rate},
+            ],
+            weight_decay=0.0,
+        )
+
+    def train(self, progress: bool = True) -> None:
+        """Run (or go on with) all steps; raises RunError at a non-finite loss, state saved."""
+        done = self._resume()
+        steps = self.config.steps
+        with tqdm(total=steps, initial=done, desc="PPO", disable=not progress) as bar:
+            for step in range(done + 1, steps + 1):
+                metrics, samples = self._step(step)
+                self.run.append("metrics.jsonl", [metrics])
+                if step % self.config.sample_every == 0 or step in (1, steps):
+                    self.run.append("samples.jsonl", [{"step": step, **s} for s in samples[:8]])
+                if step % self.config.checkpoint_every == 0 or step == steps:
+                    self.run.save_checkpoint(step, self._state())
+                self._warn(metrics, bar)
+                bar.set_postfix(
+                    reward=f"{metrics['objective/scores']:.3f}",
+                    kl=f"{metrics['objective/kl']:.2f}",
+                    entropy=f"{metrics['objective/entropy']:.1f}",
+                )
+                bar.update()
+
+    def _step(self, step: int) -> tuple[dict, list[dict]]:
+        config, clock = self.config, _Clock()
+        rows = self._rows(step)
+        prompts = [self.prompts[i] for i in rows]
+        messages_ids = [self.queries[i] for i in rows]
+        outputs = self.policy.generate_ids(messages_ids, stage_seed(self.run.seed, step, "rollout"))
+        clock.lap("rollout")
+
+        scored = self.score(prompts, outputs, stage_seed(self.run.seed, step, "score"))
+        clock.lap("score")
+
+        device = self.model.device
+        batch = make_batch(messages_ids, [o.token_ids for o in outputs], self.pad_id, device)
+        batch = with_trunk(self.model, batch, self.pad_id)
+        with torch.no_grad():
+            old_logp, entropies, hidden = forward(self.model, batch, self.pad_id)
+            old_values = self._values(hidden) * batch.mask
+            clock.lap("policy")
+            with self.model.disable_adapter():
+                ref_logp, _, _ = forward(self.model, batch, self.pad_id)
+            clock.lap("reference")
+
+        scores = scored.scores.to(device).float()
+        rewards = token_rewards(scores, old_logp, ref_logp, batch.mask, config.lam)
+        advantages = gae(rewards, old_values, batch.mask, config.gamma, config.gae_lambda)
+        returns = advantages + old_values
+        mean = masked_mean(advantages, batch.mask)
+        spread = masked_mean((advantages - mean) ** 2, batch.mask).sqrt()
+        advantages = (advantages - mean) / (spread + 1e-8) * batch.mask
+
+        stats = self._update(step, batch, old_logp, old_values, advantages, returns)
+        clock.lap("update")
+
+        log_ratio = (old_logp - ref_logp).sum(-1)
+        metrics = {
+            "step": step,
+            "episode": step * config.batch_size,
+            "objective/scores": scores.mean().item(),
+            "objective/scores_std": scores.std().item(),
+            "objective/kl": log_ratio.mean().item(),
+            "objective/entropy": entropies.sum(-1).mean().item(),
+            "objective/non_score_reward": -config.lam * log_ratio.mean().item(),
+            "objective/rlhf_reward": (scores - config.lam * log_ratio).mean().item(),
+            "val/num_eos_tokens": sum(o.ended for o in outputs),
+            "val/distinct_outputs": len({str(o) for o in outputs}) / len(outputs),
+            **stats,
+            **clock.seconds("time/"),
+            **{f"time/{name}": spent for name, spent in scored.seconds.items()},
+        }
+        return metrics, scored.texts
+
+    def _rows(self, step: int) -> list[int]:
+        """Prompt indices of one batch: every prompt once before any comes again."""
+        size, count = self.config.batch_size, len(self.prompts)
+        first = (step - 1) * size
+        rows = []
+        for epoch in range(first // count, (first + size - 1) // count + 1):
+            seed = stage_seed(self.run.seed, epoch, "order")
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+            start = max(first - epoch * count, 0)
+            rows += order[start : first + size - epoch * count]
+        return rows
+
+    def _values(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.value_head(hidden)[..., 0]
+
+    def _update(self, step, batch, old_logp, old_values, advantages, returns) -> dict[str, float]:
+        config, history = self.config, []
+        for group, rate in zip(
+            self.optimizer.param_groups, (config.learning_rate, config.value_learning_rate)
+        ):
+            group["lr"] = rate * (1 - (step - 1) / config.steps)
+        for epoch in range(config.epochs):
+            seed = stage_seed(self.run.seed, step, "minibatches", epoch)
+            order = torch.randperm(
+                config.batch_size, generator=torch.Generator().manual_seed(seed)
+            ).to(batch.mask.device)
+            for index in order.split(config.minibatch_size):
+                part = batch.rows(index)
+                width = part.tokens.shape[1]
+                logp, _, hidden = forward(self.model, part, self.pad_id)
+                policy_loss, value_loss, stats = ppo_losses(
+                    logp,
+                    old_logp[index, :width],
+                    advantages[index, :width],
+                    self._values(hidden) * part.mask,
+                    old_values[index, :width],
+                    returns[index, :width],
+                    part.mask,
+                    config,
+                )
+                loss = policy_loss + config.value_coefficient * value_loss
+                if not torch.isfinite(loss):
+                    self.run.save_checkpoint(step, self._state(), name="not-finite")
+                    raise RunError(
+                        f"the loss is not finite ({loss.item()}) at step {step}. The last good "
+                        f"checkpoint and the state at the failure are kept in {self.run.folder}/"
+                        "checkpoints; a smaller learning_rate or clip usually helps."
+                    )
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                for group in self.optimizer.param_groups:
+                    torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                self.optimizer.step()
+                history.append(stats)
+        means = {k: sum(h[k] for h in history) / len(history) for k in history[0]}
+        return {**means, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _warn(self, metrics: dict, bar) -> None:
+        # The k1 estimate of a small KL may be slightly negative by chance.
+        if metrics["objective/kl"] < -0.5:
+            bar.write(
+                f"step {metrics['step']}: KL is {metrics['objective/kl']:.2f} < 0: sampling "
+                "and scoring of the policy disagree"
+            )
+        if metrics["val/distinct_outputs"] < 0.05:
+            bar.write(
+                f"step {metrics['step']}: nearly all outputs are equal: the policy has "
+                "collapsed; a larger lam or a smaller learning_rate prevents it"
+            )
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        tensors = {f"adapter/{n}": p for n, p in self.adapter.items()}
+        tensors |= {f"value/{n}": p for n, p in self.value_head.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": t for name, t in state.items()}
+        return tensors
+
+    def _resume(self) -> int:
+        """Restore the newest checkpoint; the step it was taken after, 0 where there is none."""
+        found = self.run.load_checkpoint()
+        step, tensors = found if found else (0, {})
+        if found:
+            with torch.no_grad():
+                for name, parameter in self.adapter.items():
+                    parameter.copy_(tensors[f"adapter/{name}"])
+            head = {n: tensors[f"value/{n}"] for n in self.value_head.state_dict()}
+            self.value_head.load_state_dict(head)
+            state: dict[int, dict] = {}
+            for key, tensor in tensors.items():
+                if key.startswith("optimizer/"):
+                    _, index, name = key.split("/")
+                    state.setdefault(int(index), {})[name] = tensor
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            self.run.cut_back(name, step)
+        return step
+
+
+class _Clock:
+    def __init__(self):
+        self.start, self.laps = time.perf_counter(), {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self.start = now - self.start, now
+
+    def seconds(self, prefix: str) -> dict[str, float]:
+        return {prefix + name: round(value, 3) for name, value in self.laps.items()}
+
+
+def warm_start(
+    policy: Policy,
+    queries: list[list[int]],
+    menu: Sequence[str],
+    config: WarmStartConfig,
+    seed: int,
+    progress: bool = True,
+) -> float:
+    """Supervised start: teach the adapter of `policy` to write an entry of `menu` for any query.
+
+    Each example pairs a random query with a random entry. Returns the mean loss (nats a token)
+    over the last ten steps.
+    """
+    model, tokenizer = policy.model, policy.tokenizer
+    entries = [tokenizer.encode(s, add_special_tokens=False) for s in menu]
+    entries = [e + [tokenizer.eos_token_id] for e in entries]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
+    generator, losses = torch.Generator().manual_seed(seed), []
+    for _ in tqdm(range(config.steps), desc="warm start", disable=not progress, leave=False):
+        rows = torch.randint(len(queries), (config.batch_size,), generator=generator).tolist()
+        picks = torch.randint(len(entries), (config.batch_size,), generator=generator).tolist()
+        batch = make_batch(
+            [queries[i] for i in rows],
+            [entries[i] for i in picks],
+            tokenizer.pad_token_id,
+            model.device,
+        )
+        logp, _, _ = forward(model, batch, tokenizer.pad_token_id)
+        loss = -masked_mean(logp, batch.mask)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return sum(losses[-10:]) / len(losses[-10:])

@@ -1,0 +1,120 @@
+"""The prompter ρ(x'|x): the meta-prompt, the rewriting x → x', and its LoRA adapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from alignpro.config import PrompterConfig
+from alignpro.generation import Policy
+
+# Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's
+# App. C.1). The paper's wording is not available: this one is ours.
+META_PROMPT = {
+    "suffix": (
+        "Write one short instruction that can be added after the user's message, so that the "
+        "answer to it gets better. Do not answer the message.\n\nMessage: {prompt}\n\nInstruction:"
+    ),
+    "rewrite": (
+        "Rewrite the user's message into a clearer, more specific prompt for an assistant, "
+        "keeping its meaning. Do not answer it; write only the new prompt.\n\nMessage: {prompt}"
+        "\n\nNew prompt:"
+    ),
+}
+
+# The warm start teaches the prompter to write *some* short instruction. These ask for nothing
+# that the rubric rewards by kind of question, so that whatever does is found by PPO.
+NEUTRAL_MENU = (
+    "Keep it short.",
+    "Use simple words.",
+    "Give an example.",
+    "Think about it first.",
+    "Be clear and specific.",
+    "Say what matters most.",
+    "Explain the reason.",
+    "Answer in a friendly tone.",
+    "Be brief and direct.",
+    "Give me a short list.",
+    "Compare a few things.",
+    "Tell me what you would do.",
+)
+
+# Written by hand for the kinds of question: baselines, and the warm start's other menu.
+BEST_SUFFIXES = (
+    "List three numbered steps.",
+    "Use bullet points.",
+    "In one sentence.",
+    "Which one is better and why?",
+    "Start with: This is because",
+    "Answer: yes or no, because",
+)
+
+
+class Prompter:
+    """Rewrites prompts with a policy. The suffix form keeps x and adds an instruction to it."""
+
+    def __init__(self, policy: Policy, form: str):
+        self.policy, self.form = policy, form
+
+    def messages(self, prompts: Sequence[str]) -> list[list[dict]]:
+        """What the prompter is asked: the meta-prompt around each x, as one user's message."""
+        ask = META_PROMPT[self.form]
+        return [[{"role": "user", "content": ask.format(prompt=x)}] for x in prompts]
+
+    def rewritten(self, prompts: Sequence[str], outputs: Sequence[str]) -> list[str]:
+        """x' from the prompter's outputs, white space folded; an empty output leaves x as is."""
+        folded = [re.sub(r"\s+", " ", o).strip() for o in outputs]
+        if self.form == "suffix":
+            return [f"{x} {s}" if s else str(x) for x, s in zip(prompts, folded, strict=True)]
+        return [new or str(x) for x, new in zip(prompts, folded, strict=True)]
+
+    def propose(self, prompts: Sequence[str], seed: int, progress: str | None = None):
+        """The prompter's outputs themselves, one a prompt, drawn from ρ(·|x)."""
+        return self.policy.generate(self.messages(prompts), seed, progress)
+
+    def __call__(self, prompts: Sequence[str], seed: int, progress: str | None = None) -> list[str]:
+        """One rewrite x' ~ ρ(·|x) for each prompt x."""
+        return self.rewritten(prompts, self.propose(prompts, seed, progress))
+
+
+def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftModel:
+    """`model` with a fresh LoRA adapter (in fp32) on every linear map of its last layers.
+
+    The adapter starts at zero, so that the policy starts as its reference.
+    """
+    layers = model.config.num_hidden_layers
+    first = max(0, layers - config.lora_layers)
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and ".layers." in name
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = get_peft_model(
+            model,
+            LoraConfig(
+                r=config.lora_rank,
+                lora_alpha=2 * config.lora_rank,
+                target_modules=sorted(linear),
+                layers_to_transform=list(range(first, layers)),
+                layers_pattern="layers",
+                task_type="CAUSAL_LM",
+            ),
+        )
+    return adapted.eval()
+
+
+def merge_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
+    """`model` with the adapter in `folder` merged into its weights."""
+    return PeftModel.from_pretrained(model, folder).merge_and_unload().requires_grad_(False).eval()
+
+
+def save_prompter(prompter: Prompter, folder: Path) -> None:
+    """Save adapter (safetensors) and tokenizer; `load_prompter` needs the base model again."""
+    prompter.policy.model.save_pretrained(folder, safe_serialization=True)
+    prompter.policy.tokenizer.save_pretrained(folder)

@@ -1,0 +1,214 @@
+"""A run on disk: what it was made of, how it went, and the point from which it can go on.
+
+A run's folder is named after everything that determines it, so that another configuration, other
+prompts or other code can never continue it by mistake. Files appear under their final name only
+when whole: they are written beside it and renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from alignpro.config import Preset
+
+PACKAGE = Path(__file__).parent
+# What training and sampling depend on; figures, tables and presets of other scales do not count.
+SOURCES = ("models", "data", "generation", "rewards", "prompter", "logprobs", "ppo", "experiments")
+VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+def digest(*parts: object) -> str:
+    """A short hash of JSON-able values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def stage_seed(*parts: object) -> int:
+    """A seed for one stage of one step, from the run's seed and the stage's name and number.
+
+    Since no generator lives longer than a stage, a resumed run draws what the whole one drew.
+    """
+    return int(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:15], 16)
+
+
+def code_digest() -> str:
+    """A hash of the modules and prompts that a training run depends on."""
+    files = [PACKAGE / f"{name}.py" for name in SOURCES] + sorted(PACKAGE.glob("prompts/*.jsonl"))
+    return digest(*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def provenance() -> dict:
+    """Versions, commit, hardware and date: what a result needs beside it to be believed."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "hardware": {"cores": os.cpu_count(), "cpu": _cpu_name(), "gpu": _gpu_name()},
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+class Run:
+    """One cell of the experiment: preset × dataset × architecture × configuration × seed."""
+
+    def __init__(
+        self, root: Path, preset: Preset, dataset: str, pair: Sequence[str], kind: str, seed: int
+    ):
+        self.preset, self.seed = preset, seed
+        self.cell = {
+            "preset": preset.name,
+            "dataset": dataset,
+            "architecture": list(pair),
+            "configuration": kind,
+            "seed": seed,
+        }
+        key = digest(dataclasses.asdict(preset), code_digest(), self.cell)
+        slug = f"{preset.name}-{dataset}-{''.join(pair)}-{kind}-s{seed}-{key}"
+        self.folder = Path(root) / slug.lower().replace(" ", "-")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "config.json").exists():
+            config = {"cell": self.cell, "preset": dataclasses.asdict(preset)}
+            write_json(self.folder / "config.json", config)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training is done and the card is written."""
+        return (self.folder / "card.json").exists()
+
+    def finish(self, **facts: object) -> None:
+        """Write the run card: the cell, its provenance and `facts` such as the wall time."""
+        write_json(self.folder / "card.json", {**self.cell, **facts, **provenance()})
+
+    def append(self, name: str, rows: Sequence[dict]) -> None:
+        """Add `rows` to the JSONL file `name`, at once on disk."""
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+
+    def read(self, name: str) -> list[dict]:
+        """The rows of a JSONL file of this run, none where it does not exist."""
+        path = self.folder / name
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def cut_back(self, name: str, step: int) -> None:
+        """Drop rows of `name` from after `step`: a resumed run writes them again."""
+        path = self.folder / name
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the line that a kill cut short
+                break
+            if row["step"] <= step:
+                kept.append(line + "\n")
+        partial = path.with_name(f"{name}.partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, path)
+
+    def save_checkpoint(self, step: int, tensors: dict, name: str = "step") -> None:
+        """Keep `tensors` (a flat dict) as the state after `step`; the two newest of `name` stay."""
+        from safetensors.torch import save_file
+
+        target = self.folder / "checkpoints" / f"{name}-{step:06d}.safetensors"
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_suffix(".partial")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            partial,
+            metadata={"step": str(step), "run": self.folder.name},
+        )
+        os.replace(partial, target)
+        for old in sorted(target.parent.glob(f"{name}-*.safetensors"))[:-2]:
+            old.unlink()
+
+    def load_checkpoint(self) -> tuple[int, dict] | None:
+        """The newest whole checkpoint as (step, tensors), or None.
+
+        A damaged one is set aside with a message and the one before is used. Raises RunError for
+        a checkpoint that belongs to another run.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        for path in sorted((self.folder / "checkpoints").glob("step-*.safetensors"), reverse=True):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    facts = file.metadata() or {}
+                    tensors = {key: file.get_tensor(key) for key in file.keys()}
+            except (SafetensorError, OSError) as error:
+                print(f"{path} is damaged ({error}); going back to the one before")
+                path.rename(path.with_suffix(".damaged"))
+                continue
+            if facts.get("run") != self.folder.name:
+                raise RunError(
+                    f"{path} belongs to the run {facts.get('run')!r}: move it away, or delete "
+                    f"{self.folder} to start anew"
+                )
+            return int(facts["step"]), tensors
+        return None
+
+
+def require(folder: Path, disk: float, memory: float) -> None:
+    """Refuse to start with less than `disk` bytes free at `folder` or `memory` bytes of RAM.
+
+    Raises RunError naming what is missing.
+    """
+    import psutil
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < disk:
+        raise RunError(
+            f"this run needs {disk / 1e9:.1f} GB on the disk of {folder}, {free / 1e9:.1f} GB are "
+            "free: make room, or point `runs` elsewhere"
+        )
+    available = psutil.virtual_memory().available
+    if available < memory:
+        raise RunError(
+            f"this run needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
+            "free: close other programs, or take a smaller preset"
+        )

@@ -1,0 +1,193 @@
+"""PPO: each piece against an independent computation, then the loop as a whole."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignpro import ppo
+from alignpro.config import SamplingConfig
+from alignpro.generation import Policy
+from alignpro.prompter import add_lora
+from alignpro.runs import Run, RunError
+
+QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
+
+
+def gae_by_definition(rewards, values, gamma, lam):
+    """A_t = sum over l of (gamma lam)^l delta_{t+l}, as in Schulman et al. 2016."""
+    steps = len(rewards)
+    following = [*values[1:], 0.0]
+    delta = [rewards[t] + gamma * following[t] - values[t] for t in range(steps)]
+    return [sum((gamma * lam) ** (u - t) * delta[u] for u in range(t, steps)) for t in range(steps)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=7),
+        min_size=1,
+        max_size=4,
+    ),
+    gamma=st.floats(0.5, 1),
+    lam=st.floats(0, 1),
+)
+def test_gae_is_its_definition_on_rows_of_any_length(rows, gamma, lam):
+    width = max(map(len, rows))
+    pad = [(9.0, 9.0)]  # what stands on padding must not matter
+    table = torch.tensor([r + pad * (width - len(r)) for r in rows], dtype=torch.float64)
+    mask = torch.tensor([[i < len(r) for i in range(width)] for r in rows])
+    advantages = ppo.gae(table[..., 0] * mask, table[..., 1] * mask, mask, gamma, lam)
+    for row, got in zip(rows, advantages.tolist()):
+        expected = gae_by_definition([r for r, _ in row], [v for _, v in row], gamma, lam)
+        assert got[: len(row)] == pytest.approx(expected, abs=1e-9)
+        assert not any(got[len(row) :])
+
+
+def test_gae_with_lambda_one_is_the_return_minus_the_value():
+    rewards, values = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.2, 0.5, 0.9]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    advantages = ppo.gae(rewards, values, mask, 1.0, 1.0)
+    torch.testing.assert_close(advantages, torch.tensor([[0.8, 0.5, 0.1]]))
+
+
+def test_token_rewards_sum_to_the_leashed_reward():
+    logp = torch.tensor([[-1.0, -2.0, 0.0], [-0.5, 0.0, 0.0]])
+    reference = torch.tensor([[-1.5, -1.0, 0.0], [-2.5, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    rewards = ppo.token_rewards(torch.tensor([1.0, 3.0]), logp, reference, mask, lam=0.1)
+    expected = torch.tensor([[-0.05, 0.1 + 1.0, 0.0], [-0.2 + 3.0, 0.0, 0.0]])
+    torch.testing.assert_close(rewards, expected)
+
+
+def test_losses_of_a_case_by_hand(smoke):
+    config = dataclasses.replace(smoke.ppo, clip=0.2, value_clip=0.5)
+    mask = torch.tensor([[True, True, True, False]])
+    logp = torch.tensor([[0.0, 0.0, 0.0, 5.0]], requires_grad=True)
+    old = torch.log(torch.tensor([[1 / 1.5, 1 / 1.5, 1 / 0.5, 1.0]]))
+    advantages = torch.tensor([[1.0, -1.0, 2.0, 7.0]])
+    values = torch.tensor([[1.0, 0.0, 0.0, 3.0]], requires_grad=True)
+    returns = torch.tensor([[2.0, 0.0, 1.0, 9.0]])
+    policy_loss, value_loss, stats = ppo.ppo_losses(
+        logp, old, advantages, values, torch.zeros(1, 4), returns, mask, config
+    )
+    # Ratios 1.5, 1.5, 0.5: gain clipped at 1.2, loss not clipped, ratio 0.5 pessimistically kept.
+    assert policy_loss.item() == pytest.approx((-1.2 + 1.5 - 1.0) / 3)
+    # First value moved by 1, clipped to 0.5: the larger of (1 - 2)^2 and (0.5 - 2)^2 counts.
+    assert value_loss.item() == pytest.approx(0.5 * (1.5**2 + 0 + 1) / 3)
+    assert stats["policy/clipfrac_avg"] == pytest.approx(1.0)
+    policy_loss.backward()
+    assert logp.grad[0].tolist() == pytest.approx([0.0, 0.5, -1 / 3, 0.0])
+
+
+class Toy:
+    """A trainer on a tiny model whose score is the share of letters e in the output."""
+
+    def __init__(self, load_tiny, preset, folder, score=None, architecture="qwen2"):
+        model, tokenizer = load_tiny(architecture)
+        sampling = SamplingConfig(1.0, 1.0, 0, 8)
+        self.policy = Policy(add_lora(model, preset.prompter, 0), tokenizer, sampling)
+        self.run = Run(folder, preset, "help", ("P1", "F1"), "toy", 0)
+        self.trainer = ppo.Trainer(
+            self.policy,
+            QUERIES * 4,
+            lambda prompts: [[{"role": "user", "content": p}] for p in prompts],
+            score or self.letters,
+            preset.ppo,
+            self.run,
+        )
+
+    @staticmethod
+    def letters(prompts, outputs, seed):
+        share = torch.tensor([o.count("e") / max(len(o), 1) for o in outputs])
+        return ppo.Scored(share, [{"output": str(o)} for o in outputs], {})
+
+    def state(self):
+        return {n: p.clone() for n, p in self.trainer.adapter.items()}
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(load_tiny, quick, tmp_path):
+    whole = Toy(load_tiny, quick, tmp_path / "whole")
+    whole.trainer.train(progress=False)
+
+    calls = []
+
+    def dies_in_step_3(prompts, outputs, seed):
+        calls.append(seed)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return Toy.letters(prompts, outputs, seed)
+
+    stopped = Toy(load_tiny, quick, tmp_path / "stopped", dies_in_step_3)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.trainer.train(progress=False)
+    resumed = Toy(load_tiny, quick, tmp_path / "stopped")
+    resumed.trainer.train(progress=False)
+
+    assert resumed.state().keys() == whole.state().keys()
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, resumed.state()[name]), name
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(resumed.run.read(file)) == without_times(whole.run.read(file))
+    assert [row["step"] for row in resumed.run.read("metrics.jsonl")] == [1, 2, 3]
+
+
+def test_training_starts_at_the_reference(load_tiny, quick, tmp_path):
+    toy = Toy(load_tiny, quick, tmp_path)
+    toy.trainer.train(progress=False)
+    first = toy.run.read("metrics.jsonl")[0]
+    assert first["objective/kl"] == pytest.approx(0.0, abs=1e-5)
+    assert first["val/ratio"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_score_that_is_not_finite_stops_the_run_and_says_so(load_tiny, quick, tmp_path):
+    def broken(prompts, outputs, seed):
+        return ppo.Scored(torch.full((len(outputs),), float("nan")), [], {})
+
+    toy = Toy(load_tiny, quick, tmp_path, broken)
+    with pytest.raises(RunError, match="not finite.* at step 1"):
+        toy.trainer.train(progress=False)
+
+
+def test_every_prompt_comes_once_before_any_comes_again(load_tiny, quick, tmp_path):
+    trainer = Toy(load_tiny, quick, tmp_path).trainer
+    size, count = quick.ppo.batch_size, len(trainer.prompts)
+    drawn = [i for step in range(1, 7) for i in trainer._rows(step)]
+    assert len(drawn) == 6 * size
+    for epoch in range(len(drawn) // count):
+        assert sorted(drawn[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+@pytest.mark.slow
+def test_ppo_raises_a_reward_that_can_be_raised(load_tiny, smoke, tmp_path):
+    """Forty steps on a toy: the reward climbs far beyond its noise, and the KL is paid for it."""
+    config = dataclasses.replace(
+        smoke.ppo, steps=40, batch_size=32, minibatch_size=16, learning_rate=2e-2, lam=0.0
+    )
+    prompter = dataclasses.replace(smoke.prompter, lora_rank=4, lora_layers=2)
+    preset = dataclasses.replace(smoke, ppo=config, prompter=prompter)
+    toy = Toy(load_tiny, preset, tmp_path)
+    toy.trainer.train(progress=False)
+    rows = toy.run.read("metrics.jsonl")
+    early = sum(r["objective/scores"] for r in rows[:5]) / 5
+    late = sum(r["objective/scores"] for r in rows[-5:]) / 5
+    assert late > early + 0.1, json.dumps([r["objective/scores"] for r in rows])
+    assert rows[-1]["objective/kl"] > 0.5
+
+
+def test_a_tighter_leash_stays_closer(load_tiny, smoke, tmp_path):
+    """With an enormous lam the policy hardly leaves the reference."""
+    ends = {}
+    for lam in (0.0, 50.0):
+        config = dataclasses.replace(smoke.ppo, steps=8, learning_rate=1e-2, lam=lam)
+        toy = Toy(load_tiny, dataclasses.replace(smoke, ppo=config), tmp_path / str(lam))
+        toy.trainer.train(progress=False)
+        ends[lam] = sum(r["objective/kl"] for r in toy.run.read("metrics.jsonl")[-3:]) / 3
+    assert ends[50.0] < ends[0.0]

@@ -1,0 +1,81 @@
+"""The prompter: what it is asked, what it may change, and how it is kept."""
+
+import pytest
+import torch
+from conftest import ARCHITECTURES
+
+from alignpro.data import load_prompts
+from alignpro.generation import Policy
+from alignpro.prompter import (
+    BEST_SUFFIXES,
+    META_PROMPT,
+    NEUTRAL_MENU,
+    Prompter,
+    add_lora,
+    merge_adapter,
+    save_prompter,
+)
+
+
+def test_a_suffix_keeps_the_prompt_word_for_word():
+    prompter = Prompter(policy=None, form="suffix")
+    prompts = load_prompts("help", "train", 5)
+    outputs = ["Be brief.", "  List\n\nsteps. ", "", "x", "{braces} %s"]
+    rewrites = prompter.rewritten(prompts, outputs)
+    assert all(z.startswith(x) for x, z in zip(prompts, rewrites))
+    assert rewrites[1] == f"{prompts[1]} List steps."
+    assert rewrites[2] == prompts[2]
+
+
+def test_a_rewrite_replaces_the_prompt_unless_it_is_empty():
+    prompter = Prompter(policy=None, form="rewrite")
+    assert prompter.rewritten(["Old?", "Kept?"], ["New\n question?", " "]) == [
+        "New question?",
+        "Kept?",
+    ]
+
+
+@pytest.mark.parametrize("form", META_PROMPT)
+def test_the_meta_prompt_carries_the_prompt_but_not_its_kind(form):
+    prompt = load_prompts("help", "train", 1)[0]
+    text = Prompter(policy=None, form=form).messages([prompt])[0][0]["content"]
+    assert str(prompt) in text and prompt.kind not in text.replace(prompt, "")
+
+
+def test_the_neutral_menu_leaves_the_best_suffixes_out():
+    assert not set(NEUTRAL_MENU) & set(BEST_SUFFIXES)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_fresh_adapter_changes_nothing_and_sits_in_the_last_layers(
+    load_tiny, smoke, architecture
+):
+    model, tokenizer = load_tiny(architecture)
+    ids = torch.tensor([tokenizer.encode("How do I boil an egg?")])
+    before = model(ids).logits
+    adapted = add_lora(model, smoke.prompter, seed=0)
+    assert torch.equal(adapted(ids).logits, before)
+    trainable = [n for n, p in adapted.named_parameters() if p.requires_grad]
+    assert trainable and all("lora_" in n and ".layers.1." in n for n in trainable)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_saved_prompter_comes_back_as_plain_files(
+    load_tiny, smoke, greedy, tmp_path, architecture
+):
+    model, tokenizer = load_tiny(architecture)
+    adapted = add_lora(model, smoke.prompter, seed=0)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3)
+    prompter = Prompter(Policy(adapted, tokenizer, greedy), "suffix")
+    prompts = load_prompts("help", "test", 5)
+    written = prompter(prompts, seed=0)
+    save_prompter(prompter, tmp_path / "prompter")
+    names = {p.name for p in (tmp_path / "prompter").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl", ".py"))]
+    merged = merge_adapter(load_tiny(architecture)[0], tmp_path / "prompter")
+    again = Prompter(Policy(merged, tokenizer, greedy), "suffix")
+    assert again(prompts, seed=0) == written

@@ -1,0 +1,84 @@
+"""A run on disk: nothing half-written, nothing foreign, nothing lost."""
+
+import json
+
+import pytest
+import torch
+
+from alignpro import runs
+from alignpro.runs import Run, RunError, require, stage_seed
+
+
+@pytest.fixture
+def run(tmp_path, smoke):
+    return Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0)
+
+
+def test_equal_cells_share_a_folder_and_others_do_not(tmp_path, smoke, run):
+    again = Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0)
+    assert again.folder == run.folder
+    for other in (("chat", ("P1", "F1"), 0), ("help", ("P2", "F1"), 0), ("help", ("P1", "F1"), 1)):
+        dataset, pair, seed = other
+        assert Run(tmp_path, smoke, dataset, pair, "align-pro", seed).folder != run.folder
+
+
+def test_other_code_makes_another_run(tmp_path, smoke, run, monkeypatch):
+    monkeypatch.setattr(runs, "code_digest", lambda: "changed")
+    assert Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0).folder != run.folder
+
+
+def test_the_newest_checkpoint_comes_back_exactly(run):
+    for step in (1, 2, 3):
+        run.save_checkpoint(step, {"a": torch.arange(4.0) * step})
+    step, tensors = run.load_checkpoint()
+    assert step == 3 and torch.equal(tensors["a"], torch.arange(4.0) * 3)
+    assert len(list((run.folder / "checkpoints").iterdir())) == 2
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, capsys):
+    run.save_checkpoint(1, {"a": torch.ones(2)})
+    run.save_checkpoint(2, {"a": torch.ones(2) * 2})
+    newest = run.folder / "checkpoints" / "step-000002.safetensors"
+    newest.write_bytes(newest.read_bytes()[:40])
+    step, tensors = run.load_checkpoint()
+    assert step == 1 and tensors["a"].tolist() == [1.0, 1.0]
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path, smoke, run):
+    other = Run(tmp_path, smoke, "chat", ("P1", "F1"), "align-pro", 0)
+    other.save_checkpoint(1, {"a": torch.ones(2)})
+    (other.folder / "checkpoints").rename(run.folder / "checkpoints")
+    with pytest.raises(RunError, match="belongs to the run 'smoke-chat"):
+        run.load_checkpoint()
+
+
+def test_cutting_back_drops_later_steps_and_a_half_written_line(run):
+    run.append("metrics.jsonl", [{"step": s} for s in (1, 2, 3)])
+    with open(run.folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "obj')
+    run.cut_back("metrics.jsonl", 2)
+    assert run.read("metrics.jsonl") == [{"step": 1}, {"step": 2}]
+
+
+def test_a_card_says_what_a_result_needs(run):
+    assert not run.finished
+    run.finish(training_seconds=1.5)
+    card = json.loads((run.folder / "card.json").read_text())
+    assert run.finished and card["seed"] == 0 and card["training_seconds"] == 1.5
+    assert {"date", "commit", "python", "versions", "hardware"} <= card.keys()
+    assert card["versions"]["torch"].startswith("2.")
+
+
+def test_too_little_disk_or_memory_is_said_before_the_run(tmp_path):
+    require(tmp_path, disk=1, memory=1)
+    with pytest.raises(RunError, match="needs 1000000000.0 GB on the disk"):
+        require(tmp_path, disk=1e18, memory=1)
+    with pytest.raises(RunError, match="of memory, .* are free"):
+        require(tmp_path, disk=1, memory=1e18)
+
+
+def test_stage_seeds_differ_by_every_part_and_are_stable():
+    assert stage_seed(0, 1, "rollout") == stage_seed(0, 1, "rollout")
+    assert len({stage_seed(s, t, n) for s in (0, 1) for t in (0, 1) for n in "ab"}) == 8
+    assert 0 <= stage_seed(3) < 2**63
