@@ -1,0 +1,44 @@
+"""The command line: `python -m alignpro reproduce --preset cpu`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+
+
+def main() -> int:
+    """Run a preset's experiments; exit status 1 where a cell failed, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="alignpro", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("reproduce", help="train and evaluate every cell of a preset")
+    command.add_argument("--preset", default="cpu", help="a preset's name, or a YAML file")
+    command.add_argument("--dataset", help="only this dataset")
+    command.add_argument("--seed", type=int, help="only this seed")
+    command.add_argument("--runs", default="runs", help="folder of the runs (default: runs)")
+    command.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    arguments = parser.parse_args()
+
+    from alignpro.config import ConfigError, load_preset
+
+    try:
+        preset = load_preset(arguments.preset)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if arguments.dataset is not None:
+        preset = dataclasses.replace(preset, datasets=(arguments.dataset,))
+    if arguments.seed is not None:
+        preset = dataclasses.replace(preset, seeds=(arguments.seed,))
+
+    import torch
+
+    from alignpro.experiments import reproduce
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return 1 if reproduce(preset, arguments.runs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""The stages of one experiment cell, each resumable: baselines, training, evaluation.
+
+preset → prompts → rewrites → responses → rewards → files; the notebooks and `python -m alignpro`
+call these functions and nothing deeper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from alignpro import models, ppo
+from alignpro.config import ConfigError, Preset, load_preset
+from alignpro.data import Prompt, datasets, load_prompts
+from alignpro.evaluation import (
+    Rewriter,
+    best_suffixes,
+    constant,
+    evaluate,
+    paired_gain,
+    per_kind,
+    summary,
+    unchanged,
+)
+from alignpro.generation import Policy, Response
+from alignpro.prompter import (
+    BEST_SUFFIXES,
+    NEUTRAL_MENU,
+    Prompter,
+    add_lora,
+    merge_adapter,
+    save_prompter,
+)
+from alignpro.rewards import rubric
+from alignpro.runs import Run, require, stage_seed
+
+# SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
+MEMORY_NEEDED = 4e9
+DISK_NEEDED = 1e9
+STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
+EXPORTED = (
+    "config.json",
+    "card.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "suffixes.parquet",
+    "evaluation.parquet",
+)
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+class Cell:
+    """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
+
+    `reward` is any function of prompts and responses; the default is the rubric r*. `root` is the
+    folder of all runs. Raises ConfigError for a dataset or a pair that the preset cannot serve.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        dataset: str,
+        seed: int,
+        pair: Sequence[str] | None = None,
+        reward: Callable = rubric,
+        root: str | Path = "runs",
+    ):
+        self.preset, self.dataset, self.seed, self.reward = preset, dataset, seed, reward
+        self.pair = tuple(pair or preset.architectures[0])
+        if dataset not in datasets():
+            raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(datasets())}")
+        for role in self.pair:
+            if role not in preset.models:
+                known = ", ".join(preset.models)
+                raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
+        require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
+        self.run = Run(root, preset, dataset, self.pair, "align-pro", seed)
+        self._frozen: Policy | None = None
+
+    def prompts(self, split: str) -> list[Prompt]:
+        """The prompts of `split`, as many as the preset says."""
+        return load_prompts(self.dataset, split, getattr(self.preset.data, split))
+
+    @property
+    def frozen(self) -> Policy:
+        """The frozen LLM π_F, which is only ever asked for text."""
+        if self._frozen is None:
+            model, tokenizer = models.load(self.preset.models[self.pair[1]])
+            batch = self.preset.generation_batch
+            self._frozen = Policy(model, tokenizer, self.preset.frozen, batch)
+        return self._frozen
+
+    def suffix_table(self, progress: bool = True) -> pd.DataFrame:
+        """Rewards of every hand-written suffix on the validation prompts, a row a response."""
+        candidates = {s or "(nothing)": constant(s) for s in ("", *NEUTRAL_MENU, *BEST_SUFFIXES)}
+        return self._stage(
+            "suffixes.parquet",
+            candidates,
+            "validation",
+            self.preset.evaluation.validation_samples,
+            progress,
+        )
+
+    def train(self, progress: bool = True) -> Prompter:
+        """Train the prompter (or go on, or load it where that is done) and return it."""
+        started = time.perf_counter()
+        prompter = self._untrained(progress)
+        if not self.run.finished:
+            trainer = ppo.Trainer(
+                prompter.policy,
+                self.prompts("train"),
+                prompter.messages,
+                self._score(prompter),
+                self.preset.ppo,
+                self.run,
+            )
+            trainer.train(progress)
+            save_prompter(prompter, self.run.folder / "prompter")
+            seconds = sum(
+                value
+                for row in self.run.read("metrics.jsonl")
+                for name, value in row.items()
+                if name in STEP_PARTS
+            )
+            self.run.finish(
+                training_seconds=round(seconds, 1),
+                session_seconds=round(time.perf_counter() - started, 1),
+            )
+        return self._load_adapter(prompter)
+
+    def evaluate(self, progress: bool = True) -> pd.DataFrame:
+        """Held-out responses of Align-Pro and every baseline, a row a response."""
+        best, by_kind = best_suffixes(self.suffix_table(progress))
+        rewriters: dict[str, Rewriter] = {
+            "No Fine-Tuning": unchanged,
+            "Untrained prompter": self._untrained(progress),
+            "Best constant suffix": constant(best),
+            "Best suffix per kind (oracle)": per_kind(by_kind),
+            "Align-Pro": self.train(progress),
+        }
+        samples = self.preset.evaluation.samples
+        return self._stage("evaluation.parquet", rewriters, "test", samples, progress)
+
+    def _stage(self, name, rewriters, split, samples, progress) -> pd.DataFrame:
+        path = self.run.folder / name
+        if not path.exists():
+            seed = stage_seed(self.seed, name)
+            table = evaluate(
+                rewriters, self.frozen, self.reward, self.prompts(split), samples, seed, progress
+            )
+            partial = path.with_suffix(".partial")
+            table.assign(seed=self.seed).to_parquet(partial, index=False)
+            partial.rename(path)
+        return pd.read_parquet(path)
+
+    def _untrained(self, progress: bool = True) -> Prompter:
+        """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
+        config = self.preset.prompter
+        model, tokenizer = models.load(self.preset.models[self.pair[0]])
+        # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
+        sampling = dataclasses.replace(
+            self.preset.frozen,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            max_new_tokens=config.max_new_tokens,
+        )
+        if config.warm_start.steps:
+            folder = self.run.folder / "warm_start"
+            if not folder.exists():
+                adapted = add_lora(model, config, stage_seed(self.seed, "warm start"))
+                policy = Policy(adapted, tokenizer, sampling)
+                queries = policy.encode(
+                    Prompter(policy, config.form).messages(self.prompts("train"))
+                )
+                menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
+                seed = stage_seed(self.seed, "warm start", "examples")
+                ppo.warm_start(policy, queries, menu, config.warm_start, seed, progress)
+                partial = folder.with_suffix(".partial")
+                adapted.save_pretrained(partial, safe_serialization=True)
+                partial.rename(folder)
+                model, tokenizer = models.load(self.preset.models[self.pair[0]])
+            model = merge_adapter(model, folder)
+        adapted = add_lora(model, config, stage_seed(self.seed, "adapter"))
+        policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
+        return Prompter(policy, config.form)
+
+    def _load_adapter(self, prompter: Prompter) -> Prompter:
+        folder = self.run.folder / "prompter"
+        prompter.policy.model.load_adapter(folder, "default", is_trainable=False)
+        return prompter
+
+    def _score(self, prompter: Prompter) -> ppo.Score:
+        """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
+
+        def score(prompts: Sequence[Prompt], outputs: Sequence[Response], seed: int) -> ppo.Scored:
+            start = time.perf_counter()
+            rewrites = prompter.rewritten(prompts, outputs)
+            responses = self.frozen.generate(rewrites, seed)
+            answered = time.perf_counter()
+            scores = self.reward(prompts, responses)
+            done = time.perf_counter()
+            texts = [
+                {"prompt": x, "rewrite": z, "response": y, "score": round(float(r), 4)}
+                for x, z, y, r in zip(prompts, rewrites, responses, scores)
+            ]
+            seconds = {"frozen": round(answered - start, 3), "reward": round(done - answered, 3)}
+            return ppo.Scored(scores, texts, seconds)
+
+        return score
+
+    def export(self, results: Path = RESULTS) -> Path:
+        """Copy what a reader needs of a finished run into `results/`: small, plain files."""
+        target = results / self.preset.name / self.dataset / f"seed{self.seed}"
+        target.mkdir(parents=True, exist_ok=True)
+        for name in EXPORTED:
+            shutil.copyfile(self.run.folder / name, target / name)
+        return target
+
+
+def reproduce(preset: Preset, root: str | Path = "runs", results: Path = RESULTS) -> list[str]:
+    """Train and evaluate every dataset × architecture × seed of a preset, skipping what is done.
+
+    Prints one line a cell with the time left. A failing cell is reported and the others go on;
+    returns the names of those that failed.
+    """
+    cells = [(d, s) for s in preset.seeds for d in preset.datasets]
+    failed, start = [], time.perf_counter()
+    for number, (dataset, seed) in enumerate(cells, 1):
+        name = f"{preset.name}/{dataset}/seed{seed}"
+        try:
+            cell = Cell(preset, dataset, seed, root=root)
+            cell.evaluate()
+            folder = cell.export(results)
+            outcome = f"in {folder}"
+        except Exception as error:  # one cell must not take the others down
+            failed.append(name)
+            outcome = f"FAILED: {error}"
+        spent = time.perf_counter() - start
+        left = spent / number * (len(cells) - number) / 60
+        print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left", flush=True)
+    return failed
+
+
+def reference_results(preset_name: str, dataset: str, results: Path = RESULTS) -> pd.DataFrame:
+    """A row for each seed of the runs in `results/`: mean reward by configuration, paired gain.
+
+    Raises FileNotFoundError where there are none, naming the command that makes them.
+    """
+    resamples = load_preset(preset_name).evaluation.resamples
+    rows = {}
+    for path in sorted((results / preset_name / dataset).glob("seed*/evaluation.parquet")):
+        table = pd.read_parquet(path)
+        means = summary(table, resamples)["mean"]
+        gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
+        rows[int(path.parent.name.removeprefix("seed"))] = {**means, **gain}
+    if not rows:
+        raise FileNotFoundError(
+            f"no results for {preset_name}/{dataset} in {results}: run "
+            f"`python -m alignpro reproduce --preset {preset_name}`"
+        )
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")

@@ -1,0 +1,118 @@
+"""Statistics against hand computation, and the baselines against what they claim to do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from alignpro.data import Prompt
+from alignpro.evaluation import (
+    best_suffixes,
+    constant,
+    evaluate,
+    paired_gain,
+    per_kind,
+    prompt_means,
+    summary,
+    unchanged,
+)
+
+
+def table_of(rewards):
+    """A tidy table from {configuration: [prompts, samples] rewards}."""
+    return pd.DataFrame(
+        [
+            {"configuration": name, "id": f"p{i}", "kind": "howto", "sample": j, "reward": r}
+            for name, rows in rewards.items()
+            for i, row in enumerate(rows)
+            for j, r in enumerate(row)
+        ]
+    )
+
+
+def test_mean_and_variances_by_hand():
+    result = summary(table_of({"A": [[0.0, 1.0], [1.0, 1.0]]}), resamples=200).loc["A"]
+    assert result["mean"] == 0.75
+    assert result["variance"] == pytest.approx(0.1875)
+    assert result["within"] == pytest.approx((0.25 + 0) / 2)
+    assert result["across"] == pytest.approx(0.0625)
+    assert (result["prompts"], result["samples"]) == (2, 2)
+
+
+def test_the_variance_is_the_sum_of_its_sources():
+    rewards = np.random.default_rng(0).random((30, 5))
+    result = summary(table_of({"A": rewards}), resamples=200).loc["A"]
+    assert result["variance"] == pytest.approx(result["within"] + result["across"])
+
+
+def test_the_paired_gain_is_that_of_a_paired_t_test():
+    rng = np.random.default_rng(1)
+    base, better = rng.random((40, 3)), rng.random((40, 3)) + 0.2
+    gain = paired_gain(table_of({"base": base, "better": better}), "better", "base", 2000)
+    difference = better.mean(1) - base.mean(1)
+    reference = stats.ttest_rel(better.mean(1), base.mean(1)).confidence_interval(0.95)
+    assert gain["gain"] == pytest.approx(difference.mean())
+    assert gain["standard_error"] == pytest.approx(stats.sem(difference))
+    assert gain["low"] == pytest.approx(reference.low, abs=0.02)
+    assert gain["high"] == pytest.approx(reference.high, abs=0.02)
+    assert gain["prompts"] == 40
+
+
+def test_pairing_is_by_prompt_and_not_by_row_order():
+    rng = np.random.default_rng(2)
+    table = table_of({"A": rng.random((12, 2)), "B": rng.random((12, 2))})
+    shuffled = table.sample(frac=1, random_state=0)
+    assert paired_gain(table, "A", "B", 300)["standard_error"] == pytest.approx(
+        paired_gain(shuffled, "A", "B", 300)["standard_error"]
+    )
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng, covered = np.random.default_rng(3), 0
+    for seed in range(200):
+        rewards = rng.normal(0.5, 0.1, (40, 1)) + rng.normal(0, 0.1, (40, 4))
+        result = summary(table_of({"A": rewards}), resamples=400, seed=seed).loc["A"]
+        covered += result["mean_low"] <= 0.5 <= result["mean_high"]
+    assert 180 <= covered <= 198
+
+
+def prompts_of(*kinds):
+    return [Prompt(f"Question {i}?", "help", "test", kind) for i, kind in enumerate(kinds)]
+
+
+def test_what_each_baseline_sends_to_the_frozen_llm():
+    howto, reason = prompts_of("howto", "reason")
+    assert unchanged([howto], 0) == ["Question 0?"]
+    assert constant("Be brief.")([howto], 0) == ["Question 0? Be brief."]
+    assert constant("")([howto], 0) == ["Question 0?"]
+    suffixes = {"howto": "List steps.", "reason": ""}
+    assert per_kind(suffixes)([howto, reason], 0) == ["Question 0? List steps.", "Question 1?"]
+
+
+def test_the_best_suffixes_weigh_every_kind_alike():
+    rows = [("a", "howto", 0.9)] * 9 + [("a", "reason", 0.0)] + [("(nothing)", "howto", 0.5)] * 9
+    rows += [("(nothing)", "reason", 0.6)]
+    table = pd.DataFrame(rows, columns=["configuration", "kind", "reward"])
+    assert best_suffixes(table) == ("", {"howto": "a", "reason": ""})
+
+
+def test_evaluate_scores_the_original_prompt_and_keeps_every_text(load_tiny, greedy):
+    from alignpro.generation import Policy
+
+    frozen = Policy(*load_tiny("llama"), greedy)
+    prompts, seen = prompts_of("howto", "reason"), []
+
+    def reward(asked, responses):
+        seen.extend(asked)
+        return [len(r) for r in responses]
+
+    rewriters = {"No Fine-Tuning": unchanged, "Suffix": constant("Now.")}
+    table = evaluate(rewriters, frozen, reward, prompts, samples=3, seed=0, progress=False)
+    assert len(table) == 2 * 2 * 3
+    assert {str(x) for x in seen} == {"Question 0?", "Question 1?"}
+    assert set(table.loc[table["configuration"] == "Suffix", "rewrite"]) == {
+        "Question 0? Now.",
+        "Question 1? Now.",
+    }
+    assert (table["reward"] == table["response"].str.len()).all()
+    assert prompt_means(table).shape == (2, 2)

