@@ -193,7 +193,8 @@ def stacked_gap(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
                     label=r"+ fine-tuning gains, $\beta$ Jeff")
     ax.fill_between(lam, frame["fine_tuning"], frame["fine_tuning"] + high, color=PINK, alpha=0.55,
                     lw=0, label=r"+ untrained rewriting, $J(\pi_F)-J_0$")
-    ax.fill_between(lam, low - frame["learning"], 0, color=SKY, alpha=0.55, lw=0,
+    ax.fill_between(lam, low, 0, color=PINK, alpha=0.55, lw=0)
+    ax.fill_between(lam, low - frame["learning"], low, color=SKY, alpha=0.55, lw=0,
                     label=r"$-$ the prompter learns, $\lambda$ Jeff")
     ax.plot(lam, frame["gap"], color=BLACK, lw=2.4, label=r"the gap $\Delta$, their sum")
     ax.set_xscale("log")

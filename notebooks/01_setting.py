@@ -1,0 +1,213 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The setting, on an instance to follow by hand
+#
+# **What you will know at the end.** How a prompter in front of a frozen model compares with a
+# fine-tuned model on the smallest example that has everything in it: three rewrites, two answers.
+# Every number of the chapter [The setting](../book/setting.md) is computed again here, by code
+# that knows nothing of this example. At the end comes the picture for three answers: a hull and a
+# curve.
+
+# %% tags=["setup", "hide-cell"]
+# On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
+import importlib.util, os, subprocess, sys
+
+if importlib.util.find_spec("alignpro") is None:
+    repository = "https://github.com/alignpro/alignpro"
+    subprocess.run(["git", "clone", "--depth", "1", repository, "alignpro-book"], check=True)
+    os.chdir("alignpro-book")
+    sys.path.insert(0, os.getcwd())
+    subprocess.run(["sh", "install.sh", sys.executable, "book"], check=True)
+
+# %% tags=["parameters"]
+preset = "cpu"
+seed = 0
+
+# %% [markdown]
+# The module `alignpro.theory` computes everything exactly, on finite sets. It needs NumPy alone,
+# so this notebook runs anywhere, in a few seconds.
+
+# %%
+import numpy as np
+import pandas as pd
+
+from alignpro import theory
+from alignpro import theory_figures as draw
+from alignpro.figures import use_style
+
+use_style()
+
+# %% [markdown]
+# ## The coin
+#
+# One prompt, a bad answer (reward 0) and a good one (reward 1). Three rewrites: the first makes
+# the good answer less likely, the second is the prompt itself, the third makes it more likely.
+# Rows of `pi_F_rewrites` are rewrites, its columns are answers.
+
+# %%
+coin = theory.Instance(
+    P=[1.0],
+    rho_sft=[[1 / 4, 1 / 2, 1 / 4]],
+    pi_F=[[1 / 2, 1 / 2]],
+    pi_F_rewrites=[[3 / 4, 1 / 4], [1 / 2, 1 / 2], [1 / 4, 3 / 4]],
+    reward=[[0.0, 1.0]],
+)
+print("mean reward g of each rewrite:", coin.g[0])
+
+# %% [markdown]
+# Since the rewards are 0 and 1, the mean reward `g` of a rewrite is its chance of the good answer.
+
+# %% [markdown]
+# ## Both optima at one pair of leashes
+#
+# The chapter chose the leashes so that all exponentials are powers of two. By hand: the optimal
+# prompter is (1/9, 4/9, 4/9), and the fine-tuned model gives the good answer with probability 2/3.
+
+# %%
+lam, beta = 1 / (4 * np.log(2)), 1 / np.log(2)
+sol = coin.solve(lam=lam, beta=beta)
+print("optimal prompter x 9:", 9 * sol.rho_star[0])
+print("fine-tuned model x 3:", 3 * sol.pi_star[0])
+
+# %% [markdown]
+# The solver agrees with the pencil. Next the values and the gap (the paper's Equations 5 to 7), as
+# multiples of 1/12 so that they can be compared with the fractions in the chapter.
+
+# %%
+names = ["J_rlhf", "J_frozen", "J_sft", "J_prompter", "delta", "delta1", "delta2"]
+by_hand = [8, 6, 6, 7, 1, 2, -1]
+solver = [12 * getattr(sol, name) for name in names]
+pd.DataFrame({"solver x 12": solver, "by hand": by_hand}, index=names)
+
+# %% [markdown]
+# The two columns are equal. Fine-tuning gains `delta1`, the prompter gains minus `delta2`, which
+# is half as much; the difference is the gap `delta`. Note that `delta2` is negative: nothing in
+# the definition gives the parts of the gap a sign.
+
+# %%
+policies = {"No Fine-Tuning": coin.pi_F, "Align-Pro": sol.pi_prompter, "RLHF": sol.pi_star}
+rows = [
+    {"policy": name, "response": answer, "probability": p}
+    for name, pi in policies.items()
+    for answer, p in zip(["bad answer", "good answer"], pi[0])
+]
+draw.response_bars(pd.DataFrame(rows));
+
+# %% [markdown]
+# *Figure: the answers of the three configurations. See the order on the good answer: the frozen
+# model, then the rewritten prompts, then the fine-tuned model.* The prompter moves in the right
+# direction without touching the model; at these two leashes fine-tuning moves farther.
+
+# %% [markdown]
+# ## Every leash at once
+#
+# For the coin both values have a formula: one half plus a quarter of tanh(1/8 lambda) for the
+# prompter, one half plus a half of tanh(1/2 beta) for the oracle. We compare with the solver over
+# six orders of magnitude.
+
+# %%
+leashes = np.geomspace(1e-3, 1e3, 121)
+sols = [coin.solve(lam=t, beta=t) for t in leashes]
+prompter = np.array([s.J_prompter for s in sols])
+oracle = np.array([s.J_rlhf for s in sols])
+error = max(
+    np.abs(prompter - (0.5 + np.tanh(1 / (8 * leashes)) / 4)).max(),
+    np.abs(oracle - (0.5 + np.tanh(1 / (2 * leashes)) / 2)).max(),
+)
+assert error < 1e-14
+print(f"largest difference between formula and solver: {error:.1e}")
+
+# %% [markdown]
+# Formula and solver agree to rounding. The picture of both:
+
+# %%
+frame = pd.concat(
+    pd.DataFrame({"leash": leashes, "policy": name, "J": J})
+    for name, J in [
+        ("No Fine-Tuning", np.full_like(leashes, coin.value([[0, 1, 0]]))),
+        ("Align-Pro", prompter),
+        ("RLHF", oracle),
+    ]
+)
+draw.values_against_leash(frame);
+
+# %% [markdown]
+# *Figure: mean reward against the leash. See the two ceilings on the left: with no leash the
+# fine-tuned model always gives the good answer, while the prompter stops at its best rewrite.* On
+# the right, with a stiff leash, neither moves away from the frozen model. The same number on the
+# axis does not mean the same freedom: the two leashes act on different spaces.
+
+# %% [markdown]
+# ## A prompter that beats the fine-tuned model
+#
+# With the oracle's leash fixed as above, loosen the prompter's. The chapter says that the two are
+# equal at lambda = 1 / (4 log 5). `lambda_c` finds that point numerically.
+
+# %%
+critical = coin.lambda_c(beta)
+print(f"critical leash {critical:.6f}, by hand {1 / (4 * np.log(5)):.6f}")
+for factor in (0.5, 1.0, 2.0):
+    gap = coin.solve(lam=factor * critical, beta=beta).delta
+    print(f"gap at {factor} times the critical leash: {gap:+.4f}")
+
+# %% [markdown]
+# Below the critical leash the gap is negative: rewriting the prompt earns more than fine-tuning
+# the model. This is not a trick of the coin; the chapter [Sharper](../book/sharper.md) says
+# exactly when it happens.
+
+# %% [markdown]
+# ## Three answers: a hull and a curve
+#
+# With three answers the response distributions are the points of a triangle. A prompter reaches
+# mixtures of the rewrites, a convex hull. Fine-tuning moves along a curve. We draw five rewrites
+# and let both leashes run.
+
+# %%
+pool = np.array([[.5, .3, .2], [.7, .2, .1], [.2, .7, .1], [.15, .45, .4], [.35, .1, .55]])
+triangle = theory.Instance([1], [[.4, .15, .15, .15, .15]], pool[:1], pool, [[0, .5, 1]])
+sols = [triangle.solve(lam=t, beta=t) for t in np.geomspace(0.002, 200, 200)]
+points = {
+    "rewrite": pool,
+    "frozen model": pool[:1],
+    "RLHF": np.concatenate([s.pi_star for s in sols]),
+    "Align-Pro": np.concatenate([s.pi_prompter for s in sols]),
+}
+answers = ["y1", "y2", "y3"]
+frame = pd.concat(pd.DataFrame(p, columns=answers).assign(kind=k) for k, p in points.items())
+draw.simplex(frame);
+
+# %% [markdown]
+# *Figure: response distributions over three answers. See that RLHF starts at the frozen model and
+# leaves the hull, while Align-Pro starts inside (at the mixture of all rewrites) and ends at the
+# best rewrite, a corner of the hull.* All the theory of the next chapters measures, in reward, the
+# distance between a point of the curve and a point of the hull.
+
+# %%
+distance = [triangle.hull_projection(0, s.pi_star[0])[0] for s in sols]
+inside = sum(d < 1e-9 for d in distance)
+print(f"RLHF optima that some prompter imitates exactly: {inside} of {len(sols)} leashes")
+print(f"distance of the loosest one from the hull, in total variation: {max(distance):.2f}")
+
+# %% [markdown]
+# For a stiff leash the RLHF optimum still lies in the hull, and some prompter imitates it exactly.
+# Beyond that no prompter does, however it is trained.
+
+# %% [markdown]
+# ## Summary
+#
+# - A prompter chooses among mixtures of what the frozen model already says; fine-tuning tilts what
+#   it says at the original prompt.
+# - Both have a closed form, and the solver reproduces the numbers found by hand.
+# - Each has its own ceiling and its own leash, and the gap between them can have either sign.

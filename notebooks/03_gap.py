@@ -1,0 +1,300 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How far from RLHF? Theorem 6.1, its terms and nine slips
+#
+# **What you will know at the end.** That the paper's bound holds, under hypotheses it does not
+# state; how each of its terms moves with the leash; and nine places where the statement slips,
+# each as a few lines that run. The proof is in the chapter [How far from RLHF?](../book/gap.md).
+
+# %% tags=["setup", "hide-cell"]
+# On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
+import importlib.util, os, subprocess, sys
+
+if importlib.util.find_spec("alignpro") is None:
+    repository = "https://github.com/alignpro/alignpro"
+    subprocess.run(["git", "clone", "--depth", "1", repository, "alignpro-book"], check=True)
+    os.chdir("alignpro-book")
+    sys.path.insert(0, os.getcwd())
+    subprocess.run(["sh", "install.sh", sys.executable, "book"], check=True)
+
+# %% tags=["parameters"]
+preset = "cpu"
+seed = 0
+
+# %%
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from alignpro import theory
+from alignpro import theory_figures as draw
+from alignpro.figures import use_style
+
+use_style()
+rng = np.random.default_rng(seed)
+
+# %% [markdown]
+# ## The theorem holds
+#
+# First the good news. We draw random instances and random leashes, and look for a violation of the
+# bound. The rewards fill [0, 1] for each prompt, which is the best case for a bound with r_max in
+# it.
+
+# %%
+rows = []
+for _ in range(1000):
+    sizes = rng.integers([1, 2, 2], [6, 9, 9])
+    inst = draw.random_instance(rng, *sizes)
+    sol = inst.solve(lam=10 ** rng.uniform(-2, 1), beta=10 ** rng.uniform(-2, 1))
+    rows.append((sol.delta, sol.bound_paper, sol.bound_term1 + sol.bound_term2))
+gaps, bounds, terms12 = np.array(rows).T
+print(f"violations: {(bounds < gaps).sum()} of {len(rows)}")
+print(f"smallest slack: {(bounds - gaps).min():.4f},  median slack: {np.median(bounds - gaps):.3f}")
+
+# %% [markdown]
+# There is none. The slack, on the other hand, is large for rewards between 0 and 1.
+
+# %% [markdown]
+# ## The terms against the leash
+#
+# The coin of the first chapter, at its oracle's leash beta = 1/log 2, with the prompter's leash
+# running over five orders of magnitude.
+
+# %%
+coin, beta = draw.coin(), 1 / np.log(2)
+rows = []
+for lam in np.geomspace(1e-3, 100, 201):
+    s = coin.solve(lam=lam, beta=beta)
+    values = [s.bound_term1, s.bound_term2, s.bound_term3, s.bound_paper, s.delta]
+    rows += [{"lam": lam, "term": t, "value": v} for t, v in zip(draw.TERM_STYLES, values)]
+frame = pd.DataFrame(rows)
+draw.terms_against_lambda(frame);
+
+# %% [markdown]
+# *Figure: the three terms of the bound, the bound, and the gap, against the leash. See that the
+# bound (blue) has its minimum in the middle and turns back up on the left, while the gap (black)
+# falls all the way to the left and becomes negative.* Terms 1 and 2 do not know the leash at all.
+
+# %%
+table = frame.pivot(index="lam", columns="term", values="value")
+best = table["bound of Theorem 6.1"].idxmin()
+print(f"bound smallest at lambda = {best:.3f}, where the gap is {table.loc[best, 'gap']:+.3f}")
+print(f"gap smallest at lambda = {table['gap'].idxmin():.3f}: {table['gap'].min():+.3f}")
+
+# %% [markdown]
+# Whoever chooses the leash by the bound stops early. Now the slips, one by one.
+
+# %% [markdown]
+# ## Slip 1: rewards must not be negative
+#
+# Rewards of plus and minus one, a fair coin as frozen model, and a prompter that can only repeat
+# the prompt. The module warns that the theorem does not cover signed rewards.
+
+# %%
+half = [[0.5, 0.5]]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    signed = theory.Instance([1], [[1.0]], half, half, [[-1, 1]]).solve(lam=1, beta=1)
+print("warning:", caught[0].message)
+print(f"gap {signed.delta:.3f} > bound {signed.bound_paper:.3f}")
+print(f"with the range of the reward: {2 * signed.bound_paper:.3f}")
+
+# %% [markdown]
+# The gap is twice the bound. With the range of the reward (two) in place of its largest absolute
+# value (one) the bound holds again, here with equality.
+
+# %% [markdown]
+# ## Slip 2: term 2 is an expectation under rho_sft
+#
+# The rewrites of this instance are no better than the prompt. We compute term 2 under the trained
+# prompter instead of the untrained one, and keep the third term.
+
+# %%
+rewrites = np.array([[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]])
+inst = theory.Instance([1], [[0.2, 0.4, 0.4]], rewrites[:1], rewrites, [[0, 1]])
+s = inst.solve(lam=0.2, beta=1)
+wrong_term2 = s.rho_star[0] @ theory.total_variation(rewrites[0], rewrites)
+wrong = s.bound_term1 + wrong_term2 - s.bound_term3
+print(f"gap {s.delta:.4f};  with rho*: {wrong:.4f};  with rho_sft (correct): {s.bound_paper:.4f}")
+
+# %% [markdown]
+# The version under the trained prompter lies below the gap, so it is no bound; the correct one
+# holds.
+
+# %% [markdown]
+# ## Slip 3: the missing multiplier
+#
+# Without a multiplier for the constraint, the stationary point of the objective is rho_sft
+# e^(g/lambda - 1). For the coin:
+
+# %%
+lam = 1 / (4 * np.log(2))
+stationary = coin.rho_sft[0] * np.exp(coin.g[0] / lam - 1)
+print(f"the stationary point without multiplier sums to {stationary.sum():.3f}")
+Z = np.exp(coin.solve(lam, beta).log_Z_x[0])
+print(f"Z = {Z:.3f} is the partition function, not its logarithm")
+
+# %% [markdown]
+# It is no distribution. The division by its sum is what the multiplier does.
+
+# %% [markdown]
+# ## Slip 4: the first part of the gap
+#
+# The paper calls Delta 1 always positive. If RLHF is leashed to another model than the frozen one,
+# it can be negative; and with a reward that is constant on the frozen model's support it is zero.
+
+# %%
+other, frozen, r = np.array([0.9, 0.1]), np.array([0.2, 0.8]), np.array([0, 1])
+pi_star = theory.tilt(other, r, 1.0).p
+print(f"leashed to another model: Delta1 = {pi_star @ r - frozen @ r:+.3f}")
+flat = theory.Instance([1], [[1.0]], [[0.5, 0.5, 0]], [[0.5, 0.5, 0]], [[1, 1, 5]])
+print(f"constant on the support : Delta1 = {flat.solve(lam=1, beta=1).delta1:+.3f}")
+
+# %% [markdown]
+# A negative value and a zero. In the second case the third answer would earn more, but the frozen
+# model never gives it, and no tilt can change that.
+
+# %% [markdown]
+# ## Slip 5: a prompter that knows one rewrite
+#
+# A prompter concentrated on one rewrite: at the prompt itself, then at another one.
+
+# %%
+rows = []
+for place, rho in {"at x": [0, 1, 0], "elsewhere": [0, 0, 1]}.items():
+    one = theory.Instance([1], [rho], coin.pi_F, coin.pi_F_rewrites, coin.reward)
+    s = one.solve(lam=0.01, beta=beta)
+    rows.append({"place": place, "term 2": s.bound_term2, "term 3": s.bound_term3, "learned": s.kl})
+pd.DataFrame(rows)
+
+# %% [markdown]
+# Term 2 vanishes only where the rewrite is the prompt itself. And in both cases nothing is
+# learned, however loose the leash.
+
+# %% [markdown]
+# ## Slip 6: farther away does not lower the bound
+#
+# The KL to the untrained prompter grows as the leash is loosened. The term that is subtracted does
+# not.
+
+# %%
+s = {lam: coin.solve(lam, beta) for lam in (10, 1, 0.1, 0.01, 0.001)}
+rows = [{"lam": k, "KL": v.kl, "bound": v.bound_paper, "gap": v.delta} for k, v in s.items()]
+pd.DataFrame(rows).round(4)
+
+# %% [markdown]
+# Down the table the KL grows and the gap falls. The bound first falls and then rises again, nearly
+# to where it began: KL alone says nothing about it.
+
+# %% [markdown]
+# ## Slip 7: no range of lambda, and nothing wrong with a negative bound
+#
+# Three rewrites that earn 0, 0.9 and 1. The first two are common, the best one is very rare. How
+# does lambda KL look?
+
+# %%
+rare = theory.Instance([1], [[0.5, 0.5 - 1e-8, 1e-8]], [[1, 0, 0]], np.eye(3), [[0, 0.9, 1]])
+lams = np.geomspace(1e-4, 100, 401)
+product = lams * rare.lambda_curve(lams).kl
+draw.two_humps(pd.DataFrame({"lam": lams, "lam_kl": product}));
+
+# %% [markdown]
+# *Figure: the third term against the leash, with two maxima. See that a level between the two
+# summits and the valley is crossed four times.* A condition of the kind "lambda KL below a given
+# number" therefore need not describe an interval of lambda.
+
+# %%
+gift = theory.Instance([1], [[0.999, 0.001]], [[1, 0]], np.eye(2), [[0, 1]])
+s = gift.solve(lam=0.1, beta=100)
+print(f"bound {s.bound_paper:+.3f}, gap {s.delta:+.3f}")
+
+# %% [markdown]
+# The bound is negative, and it is right: it certifies, without looking at the gap, that prompting
+# beats RLHF here. The frozen model never gives the good answer to the original prompt, and a rare
+# rewrite always does.
+
+# %% [markdown]
+# ## Slip 8: never tight, often vacuous
+#
+# The chapter shows that the slack is at least lambda KL(rho_sft, rho*). And a bound above the
+# range of the reward says nothing. We go back to the random instances of the beginning.
+
+# %%
+s = coin.solve(lam, beta)
+print(f"coin: slack {s.bound_paper - s.delta:.4f}, at least {lam * s.kl_reverse:.4f}")
+print(f"random instances: bound above the reward's range in {(bounds > 1).mean():.0%}")
+print(f"after adding 1 to every reward: {(bounds + terms12 > 1).mean():.0%}")
+
+# %% [markdown]
+# The bound is vacuous on a sizeable share of instances, though their rewards are the best case for
+# it. Adding one to every reward changes neither policies nor gap, but doubles r_max, and the share
+# grows. (It depends on how instances are drawn; here: flat Dirichlet policies, leashes spread
+# evenly over three orders of magnitude.)
+
+# %% [markdown]
+# ## Slip 9: the exact optimum, and the model that is sampled from
+#
+# A prompter that moved far in the wrong direction has a large KL. With its own KL in the third
+# term the bound would reward that. The version for any prompter charges the distance from the
+# optimum.
+
+# %%
+lam = 0.5
+s, bad = coin.solve(lam, beta), np.array([[0.98, 0.01, 0.01]])
+kl_own = theory.kl_divergence(bad, coin.rho_sft)[0]
+T1_T2 = s.bound_term1 + s.bound_term2
+right = T1_T2 - lam * (kl_own + s.kl_reverse - theory.kl_divergence(bad, s.rho_star)[0])
+print(f"gap of the bad prompter: {s.J_rlhf - coin.value(bad):.3f}")
+print(f"with its own KL: {T1_T2 - lam * kl_own:.3f},  version for any prompter: {right:.3f}")
+
+# %% [markdown]
+# Its own KL gives a number far below its gap; the corrected version holds. The other half of the
+# slip is the sampling: answers are drawn at temperature 1.5 with top-p 0.6 and top-k 20, as in the
+# paper (the 20 is our assumption), from a truncated distribution.
+
+# %%
+raw = rng.dirichlet(np.full(100, 0.1), size=6)
+
+
+def truncated(p, temperature=1.5, top_k=20, top_p=0.6):
+    order = np.argsort(-p)
+    q = p[order] ** (1 / temperature) * (np.arange(len(p)) < top_k)
+    q = q / q.sum() * (np.cumsum(q / q.sum()) - q / q.sum() < top_p)
+    return (q / q.sum())[np.argsort(order)]
+
+
+# %%
+reward = rng.random((1, 100))
+for name, pool in {"raw": raw, "truncated": np.array([truncated(p) for p in raw])}.items():
+    s = theory.Instance([1], [np.full(6, 1 / 6)], pool[:1], pool, reward).solve(lam=0.1, beta=0.1)
+    support = (pool[0] > 0).sum()
+    print(f"{name:9s} answers {support:3d}  gap {s.delta:+.3f}  terms {s.bound_term1:.3f} "
+          f"{s.bound_term2:.3f} {s.bound_term3:.3f}")
+
+# %% [markdown]
+# Every term changes, and so does the gap. Each statement about a real experiment has to be made
+# for the distribution that its answers were drawn from.
+
+# %% [markdown]
+# ## Summary
+#
+# - The bound of Theorem 6.1 holds for rewards in [0, r_max], the exact optimum, and RLHF leashed
+#   to the same frozen model: no violation in our random instances.
+# - It turns back up for loose leashes, where the gap is smallest; choosing the leash by it is a
+#   mistake.
+# - Signed rewards, the wrong prompter in term 2, another reference, or a half-trained prompter
+#   break it. Each has a correct version.
+# - A negative bound is a certificate that prompting beats RLHF.
