@@ -33,11 +33,18 @@ def main() -> int:
 
     import torch
 
-    from alignpro.experiments import reproduce
+    from alignpro.experiments import RESULTS, reference_results, reproduce
+    from alignpro.figures import seed_means, use_style
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return 1 if reproduce(preset, arguments.runs) else 0
+    failed = reproduce(preset, arguments.runs)
+    use_style()
+    for folder in sorted((RESULTS / preset.name).glob("*/")):
+        title = f"Held-out prompts of `{folder.name}`, one dot a seed"
+        figure = seed_means(reference_results(preset.name, folder.name), title)
+        figure.savefig(RESULTS / preset.name / f"{folder.name}.png", dpi=150)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ def as_array(name: str, value: ArrayLike, *shapes: tuple[int | None, ...]) -> Ar
 
 
 def distributions(name: str, array: Array, padding: Array | bool = False) -> Array:
-    """Rows of ``array`` normalised exactly; an all-zero row passes where ``padding`` is True."""
+    """Rows of ``array`` normalised in place, then read-only; raises ValueError for invalid ones.
+
+    An all-zero row passes where ``padding`` is True.
+    """
     reject(name, array < 0, array, "has a negative probability")
     sums = array.sum(axis=-1)
     empty, off = sums == 0, np.abs(sums - 1) > ROW_SUM_TOLERANCE

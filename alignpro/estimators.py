@@ -53,9 +53,10 @@ def prompter_front(
     With ``split`` (the default; M >= 2) half of the responses sets the weights, the other half the
     value, and the two directions are averaged. Weighting and valuing on the same responses picks
     lucky noise: at small lam it reports the maximum of N noisy means as if it were a reward. The
-    split value has no such optimism: it is the reward of the prompter that the noisy weights
-    define, at the KL reported, and so in expectation never above the true front, up to the
-    self-normalisation. ``split=False`` gives the optimistic twin; the truth tends to lie between.
+    split value has no such optimism: in expectation it is the reward of a prompter (draw N
+    rewrites, pick one by the noisy weights) whose KL is at most the one reported (data processing,
+    as in C12), and so never above the true front. ``split=False`` gives the optimistic twin; the
+    truth tends to lie between.
 
     Raises ValueError naming the argument.
     """
@@ -143,7 +144,7 @@ def _reweigh(
 
 
 def _jensen_constant(lowest: Array) -> Array:
-    """kappa of C14: the least with u - 1 - log u <= kappa (u - 1)^2 for all u >= e^lowest.
+    """c(a) of C14 at a = e^lowest: the least c with u - 1 - log u <= c (u - 1)^2 for all u >= a.
 
     The function (u - 1 - log u) / (u - 1)^2 falls in u and is 1/2 at u = 1.
     """

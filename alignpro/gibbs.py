@@ -109,7 +109,8 @@ class Tilt:
 def tilt(q: ArrayLike, f: ArrayLike, temperature: float) -> Tilt:
     """The Gibbs tilt of ``q`` [..., K] (distributions) by the scores ``f`` [..., K].
 
-    ``temperature`` > 0 is lam or beta. Entries with q = 0 get p = 0 whatever f says there.
+    ``temperature`` > 0 is lam or beta. Entries with q = 0 get p = 0 whatever f says there. The
+    arguments are not checked.
     """
     q, f = np.broadcast_arrays(np.asarray(q, float), np.asarray(f, float))
     support = q > 0
@@ -142,16 +143,19 @@ def variance_bounds(q: Array, f: Array, width: Array, temperature: float) -> tup
 
 
 def best_of_n_row(q: Array, g: Array, n: int, rounding: float) -> Array:
-    """Law [K] of the best by ``g`` of ``n`` draws from ``q``: F(<=)^n - F(<)^n by tied group."""
+    """Law [K] of the best by ``g`` of ``n`` draws from ``q``: G(v)^n - G(v-)^n by tied group (C12).
+
+    Values of ``g`` closer than ``rounding`` count as tied. G is the distribution function of g.
+    """
     support = np.flatnonzero(q > 0)
     order = support[np.argsort(g[support], kind="stable")]
     group = np.cumsum(np.diff(g[order], prepend=g[order[0]]) > rounding)
     mass = np.bincount(group, weights=q[order])
-    log_F = np.log(np.cumsum(mass))
-    # F(<) = F(<=) (1 - mass / F(<=)): no difference of two numbers near 1 for a tiny mass.
+    log_G = np.log(np.cumsum(mass))
+    # G(v-) = G(v) (1 - mass / G(v)): no difference of two numbers near 1 for a tiny mass.
     with np.errstate(divide="ignore"):
-        log_without = np.log1p(-np.minimum(mass / np.exp(log_F), 1.0))
-    wins = np.exp(n * log_F) * -np.expm1(n * log_without)
+        log_without = np.log1p(-np.minimum(mass / np.exp(log_G), 1.0))
+    wins = np.exp(n * log_G) * -np.expm1(n * log_without)
     rho = np.zeros_like(q)
     rho[order] = q[order] * (wins / mass)[group]
     return rho / rho.sum()

@@ -60,7 +60,7 @@ def make_batch(
 
 
 def forward(
-    model, batch: Batch, pad_id: int, group: int = 12
+    model, batch: Batch, pad_id: int, group: int = 24
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities [B, T] of the sampled tokens, entropies [B, T], hidden states [B, T, H].
 
@@ -140,7 +140,7 @@ def _layers(model) -> nn.ModuleList:
     return base.get_decoder().layers
 
 
-def with_trunk(model, batch: Batch, pad_id: int, group: int = 12) -> Batch:
+def with_trunk(model, batch: Batch, pad_id: int, group: int = 24) -> Batch:
     """`batch` with its trunk computed, so that `forward` runs the adapted layers only.
 
     Where the first layer is adapted already, or none is, there is no trunk to share.

@@ -115,6 +115,6 @@ def merge_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
 
 
 def save_prompter(prompter: Prompter, folder: Path) -> None:
-    """Save adapter (safetensors) and tokenizer; `load_prompter` needs the base model again."""
+    """Save the adapter (safetensors) and the tokenizer; the base model is not copied."""
     prompter.policy.model.save_pretrained(folder, safe_serialization=True)
     prompter.policy.tokenizer.save_pretrained(folder)

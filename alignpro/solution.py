@@ -14,10 +14,11 @@ from alignpro.gibbs import Array
 
 @dataclass(frozen=True)
 class APriori:
-    """Bounds that need the range or the variance of g and r only (C4, C5, C6), as P-averages.
+    """Bounds from the range or the variance of g and r (C4, C5, C6), as P-averages.
 
-    "gain" is the prompter's J_lam - J_0, "gain_rlhf" is J(pi*) - J(pi_F). The two ``_floor`` fields
-    also use the TV of the solution. Upper bounds of C5 are inf where exp(osc / temperature) is.
+    "gain" is the prompter's J_lam - J_0, "gain_rlhf" is J(pi*) - J(pi_F). The floors of C4 also use
+    the TV of the solution, and so do the bounds on delta, beside J(pi_F) - J_0. Upper bounds of C5
+    are inf where exp(osc / temperature) is.
     """
 
     tv: float  # C4: TV(rho*, rho_sft) <= tanh(osc(g) / 4 lam)
@@ -77,7 +78,8 @@ class Solution:
 
     Shapes: g, rho_star [X, K]; pi_star, pi_prompter, pi_sft_mix [X, Y]; ``_x`` [X]; the rest are
     P-averages. What was solved stays at hand as ``instance``, ``lam`` and ``beta``; these are not
-    fields, so that ``dataclasses.asdict`` gives the results alone.
+    fields, so that ``dataclasses.asdict`` gives the results alone. The methods are the instance's,
+    with ``lam`` and ``beta`` filled in.
     """
 
     instance: InitVar[Any]  # a theory.Instance
@@ -124,6 +126,22 @@ class Solution:
     def regret(self, rho: ArrayLike) -> float:
         """F(rho*) - F(rho) at this lam: ``Instance.regret``."""
         return self.instance.regret(rho, self.lam)
+
+    def lambda_curve(self, lams: ArrayLike) -> LambdaCurve:
+        """The front of optimal prompters against lam: ``Instance.lambda_curve``."""
+        return self.instance.lambda_curve(lams)
+
+    def lambda_c(self, beta: float | None = None) -> float:
+        """The critical lam at ``beta`` (None: at this beta): ``Instance.lambda_c``."""
+        return self.instance.lambda_c(self.beta if beta is None else beta)
+
+    def best_of_n(self, n: int) -> BestOfN:
+        """The best of ``n`` rewrites: ``Instance.best_of_n``."""
+        return self.instance.best_of_n(n)
+
+    def kl_budget(self, kappa: float) -> KLBudget:
+        """The best prompter within ``kappa`` nats: ``Instance.kl_budget``."""
+        return self.instance.kl_budget(kappa)
 
     def in_convex_hull(self, x: int, tol: float = 1e-9) -> bool:
         """Whether some prompter reaches pi*(.|x): ``Instance.in_convex_hull`` at this beta."""

@@ -104,7 +104,7 @@ class Instance:
             object.__setattr__(self, name, value)
         if reward.min() < 0:
             row = int(np.argmin(reward.min(axis=1)))
-            message = f"reward: row {row} is negative; Theorem 6.1 needs rewards in [0, r_max]"
+            message = f"reward: row {row} has a negative entry; Theorem 6.1 needs r in [0, r_max]"
             warnings.warn(message, SignedRewardWarning, stacklevel=3)
 
     @property

@@ -225,7 +225,7 @@ def bounds_against_lambda(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def bound_scatter(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Columns: bound (a key of BOUND_STYLES), gap, value, for rewards of range 1."""
     ax = _axes(ax, 7.4, 5.0)
-    low, high = frame["gap"].min() - 0.05, max(1.0, frame["value"].max()) + 0.05
+    low, high = frame["gap"].min() - 0.05, max(1.1, frame["value"].max()) + 0.05
     ax.axhspan(1, high, color=GREY, alpha=0.18, lw=0)
     ax.text(low + 0.03, high - 0.05, "vacuous: above the reward's range", fontsize=9, va="top")
     for name, marker in (("Theorem 6.1 (paper)", "o"), ("mixture bound", "^")):
@@ -253,8 +253,8 @@ def phase_diagram(frame: pd.DataFrame, border: pd.DataFrame, ax: Axes | None = N
     box = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.75}
     ax.text(0.03, 0.93, "RLHF ahead", transform=ax.transAxes, bbox=box)
     ax.text(0.97, 0.05, "prompting ahead", ha="right", transform=ax.transAxes, bbox=box)
-    title, leashes = "When does prompting beat RLHF?", ("leash of RLHF", "leash of the prompter")
-    return _finish(ax, title, rf"$\beta$  ({leashes[0]})", rf"$\lambda$  ({leashes[1]})")
+    title, label = "When does prompting beat RLHF?", r"$\lambda$  (leash of the prompter)"
+    return _finish(ax, title, r"$\beta$  (leash of RLHF)", label)
 
 
 def sandwich(frame: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:

@@ -16,9 +16,9 @@
 #
 # **What you will know at the end.** How a prompter in front of a frozen model compares with a
 # fine-tuned model on the smallest example that has everything in it: three rewrites, two answers.
-# Every number of the chapter [The setting](../book/setting.md) is computed again here, by code
-# that knows nothing of this example. At the end comes the picture for three answers: a hull and a
-# curve.
+# The values of the coin in the chapter [The setting](../book/setting.md) are computed again here,
+# by code that knows nothing of this example. At the end comes the picture for three answers: a
+# hull and a curve.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.

@@ -253,9 +253,9 @@ for n in (4, 16, 64, 256):
 pd.DataFrame(rows, columns=["n", "bias", "error bar", "bound"]).round(5)
 
 # %% [markdown]
-# The bias has the predicted sign, lies below the bound, and falls with n, at last like 1/n.
-# Estimated fronts of optimal prompters, which the later chapters draw for real models, lie too low
-# for this reason, not too high.
+# The bias has the predicted sign, lies below the bound, and falls with n, at last like 1/n. So with
+# `g` known, a value lambda log Z estimated from sampled rewrites lies too low on average, not too
+# high. `alignpro.estimators`, which reweights samples of any model, reports this bias.
 
 # %% [markdown]
 # ## Summary

@@ -212,9 +212,10 @@ product = lams * rare.lambda_curve(lams).kl
 draw.two_humps(pd.DataFrame({"lam": lams, "lam_kl": product}));
 
 # %% [markdown]
-# *Figure: the third term against the leash, with two maxima. See that a level between the two
-# summits and the valley is crossed four times.* A condition of the kind "lambda KL below a given
-# number" therefore need not describe an interval of lambda.
+# *Figure: the third term against the leash, with two maxima. See that a level between the
+# valley and the lower summit is crossed four times.* A condition of the kind "lambda KL below a
+# given number" then holds on three separate ranges of lambda. (With one summit it would be two:
+# the loose leashes and the stiff ones.)
 
 # %%
 gift = theory.Instance([1], [[0.999, 0.001]], [[1, 0]], np.eye(2), [[0, 1]])
@@ -291,10 +292,10 @@ for name, pool in {"raw": raw, "truncated": np.array([truncated(p) for p in raw]
 # %% [markdown]
 # ## Summary
 #
-# - The bound of Theorem 6.1 holds for rewards in [0, r_max], the exact optimum, and RLHF leashed
-#   to the same frozen model: no violation in our random instances.
+# - The bound of Theorem 6.1 holds for rewards in [0, r_max] and the exact optimum: no violation in
+#   our random instances.
 # - It turns back up for loose leashes, where the gap is smallest; choosing the leash by it is a
 #   mistake.
-# - Signed rewards, the wrong prompter in term 2, another reference, or a half-trained prompter
-#   break it. Each has a correct version.
+# - Signed rewards, the wrong prompter in term 2, or the KL of a prompter that got worse break it;
+#   another reference makes Delta 1 negative. Each has a correct version.
 # - A negative bound is a certificate that prompting beats RLHF.

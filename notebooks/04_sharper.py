@@ -52,7 +52,7 @@ rng = np.random.default_rng(seed)
 #
 # Thirty prompts, twelve rewrites each, eight possible answers with rewards in [0, 1]. The frozen
 # model is decent on the original prompts (we tilt it towards the reward), and the rewrites are
-# random. So an untrained prompter does harm at first, as real ones do.
+# random. So an untrained prompter does harm at first, as real ones can.
 
 # %%
 base = draw.random_instance(rng, prompts=30, rewrites=12, responses=8)
@@ -169,10 +169,11 @@ print(f"{'the gap itself':20s} prompting wins {(part['gap'] < 0).mean():.0%}")
 # in which prompting wins, but the mixture bound finds some that the paper's misses.
 
 # %% [markdown]
-# ## Two-sided, before training (C4)
+# ## Bounds from both sides (C4)
 #
-# The range of the rewards alone bounds both gains, and through C3 the gap from both sides. The
-# paper has no lower bound.
+# The range of the rewards alone bounds both gains from above; how far the optimum moves in total
+# variation bounds them from below. Through C3 that bounds the gap from both sides. The paper has no
+# lower bound.
 
 # %%
 rows = []

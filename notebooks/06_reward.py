@@ -57,14 +57,16 @@ cell = Cell(load_preset(preset), dataset, seed)
 # rubric reads it, the prompter never does: it has to read the prompt.
 
 # %%
+from alignpro.data import KINDS
+
 prompts = cell.prompts("train")
-first = {p.kind: p for p in reversed(prompts)}
-pd.DataFrame({"kind": list(first), "a training prompt": list(first.values())})
+first = [next(p for p in prompts if p.kind == kind) for kind in KINDS]
+pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
 
 # %% [markdown]
 # Each kind wants its own form of answer: steps for a how-to, one complete sentence for a
-# definition, both options named and weighed for a choice, a "because" for a reason, and a Yes or
-# No at the start for a closed question.
+# definition, both options named and weighed for a choice, a "because" for a reason and a Yes or No
+# at the start for a closed question, the last two in one or two complete sentences.
 #
 # ## The rubric, term by term
 #

@@ -66,6 +66,18 @@ def test_C4_C5_C6_a_priori_bounds(inst, lam, beta):
     assert dataclasses.astuple(s.apriori()) == dataclasses.astuple(b)
 
 
+@given(instances(), TEMPERATURES, TEMPERATURES)
+def test_signed_rewards_keep_all_but_the_bounds_in_r_max(inst, lam, beta):
+    with pytest.warns(theory.SignedRewardWarning):
+        signed = dataclasses.replace(inst, reward=inst.reward - 2 * inst.r_max)
+    s, b, tol = signed.solve(lam, beta), signed.apriori(lam, beta), rounding(signed)
+    assert s.floor - tol <= s.delta <= s.bound_mixture + tol
+    assert b.delta_floor - tol <= s.delta <= b.delta_ceiling + tol
+    plain = inst.solve(lam, beta)
+    for name in ("delta", "delta1", "delta2", "bound_mixture", "floor"):
+        assert getattr(s, name) == pytest.approx(getattr(plain, name), abs=tol)
+
+
 @given(instances(("plain", "sparse")), TEMPERATURES, TEMPERATURES)
 def test_apriori_bounds_are_their_formulas(inst, lam, beta):
     s, b = inst.solve(lam, beta), inst.apriori(lam, beta)

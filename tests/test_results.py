@@ -1,0 +1,64 @@
+"""The committed results: made by today's preset, and recomputable from the texts they keep."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from alignpro.config import load_preset
+from alignpro.data import load_prompts
+from alignpro.experiments import RESULTS, reference_results
+from alignpro.generation import Response
+from alignpro.rewards import rubric
+
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/seed*/card.json"))
+
+
+def named(folder: Path) -> str:
+    return "/".join(folder.parts[-3:])
+
+
+def test_the_book_has_three_seeds_to_show():
+    assert {named(f) for f in FOLDERS} >= {f"cpu/help/seed{seed}" for seed in (0, 1, 2)}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+def test_a_result_was_made_by_the_preset_of_today(folder):
+    config = json.loads((folder / "config.json").read_text())
+    preset = load_preset(folder.parts[-3])
+    assert config["preset"] == json.loads(json.dumps(dataclasses.asdict(preset)))
+    assert config["cell"]["dataset"] == folder.parts[-2]
+    card = json.loads((folder / "card.json").read_text())
+    assert {"date", "commit", "versions", "hardware", "training_seconds"} <= card.keys()
+    steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").open()]
+    assert steps == list(range(1, preset.ppo.steps + 1))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+def test_rewards_follow_from_the_kept_texts(folder):
+    """Every stored reward is what the rubric says today of the stored answer."""
+    table = pd.read_parquet(folder / "evaluation.parquet")
+    by_id = {p.id: p for p in load_prompts(folder.parts[-2], "test")}
+    assert set(table["id"]) <= set(by_id), "a result must come from test prompts alone"
+    sample = table.sample(200, random_state=0)
+    responses = [Response(y, ended) for y, ended in zip(sample["response"], sample["ended"])]
+    rewards = rubric([by_id[i] for i in sample["id"]], responses)
+    expected = torch.tensor(sample["reward"].to_numpy(), dtype=rewards.dtype)
+    torch.testing.assert_close(rewards, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dataset", sorted({f.parts[-2] for f in FOLDERS}))
+def test_the_table_of_seeds_is_plain_arithmetic_on_the_files(dataset):
+    reference = reference_results("cpu", dataset)
+    for seed, row in reference.iterrows():
+        table = pd.read_parquet(RESULTS / "cpu" / dataset / f"seed{seed}" / "evaluation.parquet")
+        rewards = {c: part["reward"].to_numpy() for c, part in table.groupby("configuration")}
+        gain = rewards["Align-Pro"].mean() - rewards["No Fine-Tuning"].mean()
+        assert row["gain"] == pytest.approx(gain)
+        assert row["Align-Pro"] == pytest.approx(rewards["Align-Pro"].mean())
+        assert row["low"] < gain < row["high"]
+        assert np.isfinite(row.to_numpy(dtype=float)).all()
