@@ -89,12 +89,15 @@ pd.DataFrame({"the warm start's menu": NEUTRAL_MENU})
 # λ KL(ρ‖ρ_sft). The run is kept on disk: if it is stopped, the same call goes on where it was.
 
 # %%
-settings.ppo
+import dataclasses
+
+pd.Series(dataclasses.asdict(settings.ppo), dtype=object).to_frame("value")
 
 # %%
 trained = cell.train()
 metrics = pd.DataFrame(cell.run.read("metrics.jsonl"))
-print(f"{len(metrics)} steps, {metrics['episode'].iloc[-1]} episodes, in {cell.run.folder.name}")
+episodes = metrics["episode"].iloc[-1]
+print(f"{len(metrics)} steps, {episodes} episodes, in {cell.run.folder.name}")
 
 # %%
 figures.learning_curve(metrics);
@@ -106,9 +109,10 @@ figures.learning_curve(metrics);
 # the policy has collapsed onto one suffix.
 
 # %%
-early, late = metrics["objective/scores"].head(5).mean(), metrics["objective/scores"].tail(5).mean()
-print(f"reward of the training batches: {early:.3f} (first five) -> {late:.3f} (last five)")
-print(f"KL at the end: {metrics['objective/kl'].tail(5).mean():.2f} nats a sequence")
+scores, kl = metrics["objective/scores"], metrics["objective/kl"]
+early, late = scores.head(5).mean(), scores.tail(5).mean()
+print(f"reward of the training batches: {early:.3f} (first five), {late:.3f} (last five)")
+print(f"KL at the end: {kl.tail(5).mean():.2f} nats a sequence")
 
 # %% [markdown]
 # These are rewards on training prompts, under sampling with exploration. What the prompter is worth
@@ -137,9 +141,8 @@ from alignpro.runs import stage_seed
 
 drawn = random.Random(seed).sample(cell.prompts("test"), 3)
 rewriters = {"before": unchanged, "after": trained}
-examples = evaluate(
-    rewriters, cell.frozen, cell.reward, drawn, 1, stage_seed(seed, "examples"), progress=False
-)
+draw_seed = stage_seed(seed, "examples")
+examples = evaluate(rewriters, cell.frozen, cell.reward, drawn, 1, draw_seed, False)
 columns = ["configuration", "rewrite", "response", "reward"]
 shown = examples.sort_values("id", kind="stable")[columns]
 shown.style.hide(axis="index").format({"reward": "{:.2f}"}).set_properties(
@@ -154,10 +157,10 @@ shown.style.hide(axis="index").format({"reward": "{:.2f}"}).set_properties(
 
 # %%
 outputs = trained.propose(cell.prompts("train"), stage_seed(seed, "suffixes"))
-written = pd.DataFrame({"kind": [p.kind for p in cell.prompts("train")], "suffix": outputs})
-top = written.groupby("kind")["suffix"].agg(lambda s: s.value_counts().index[0])
-share = written.groupby("kind")["suffix"].agg(lambda s: s.value_counts(normalize=True).iloc[0])
-pd.DataFrame({"most frequent suffix": top, "share": share.round(2)})
+kinds = [p.kind for p in cell.prompts("train")]
+written = pd.Series([str(o) for o in outputs]).groupby(kinds)
+share = written.value_counts(normalize=True).groupby(level=0).head(3)
+share.rename_axis(["kind", "suffix"]).round(2).to_frame("share of its kind")
 
 # %% [markdown]
 # One suffix for each training prompt, counted by kind. Where the rows differ, the prompter has

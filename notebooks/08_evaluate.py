@@ -61,8 +61,9 @@ cell = Cell(settings, dataset, seed)
 # %%
 table = cell.evaluate()
 result = summary(table, settings.evaluation.resamples)
-columns = ["mean", "mean_low", "mean_high", "variance", "within", "across", "prompts", "samples"]
-result[columns].round(3)
+size = result.iloc[0]
+print(f"{size['prompts']:.0f} held-out prompts, {size['samples']:.0f} answers to each")
+result[["mean", "mean_low", "mean_high", "variance", "within", "across"]].round(3)
 
 # %%
 figures.mean_reward(result, dataset);
@@ -73,13 +74,17 @@ figures.mean_reward(result, dataset);
 # deserve, since all configurations answer the same prompts. The paired difference is sharper:
 
 # %%
-gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", settings.evaluation.resamples)
+resamples = settings.evaluation.resamples
+gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
 print(
-    f"Align-Pro - No Fine-Tuning: {gain['gain']:+.3f}, standard error {gain['standard_error']:.3f},"
-    f" 95 % interval [{gain['low']:+.3f}, {gain['high']:+.3f}], {gain['prompts']} prompts"
+    f"Align-Pro - No Fine-Tuning: {gain['gain']:+.3f}, "
+    f"standard error {gain['standard_error']:.3f}, "
+    f"95 % interval [{gain['low']:+.3f}, {gain['high']:+.3f}]"
 )
+
+# %%
 others = [name for name in result.index if name != "Align-Pro"]
-gains = [paired_gain(table, "Align-Pro", name, settings.evaluation.resamples) for name in others]
+gains = [paired_gain(table, "Align-Pro", name, resamples) for name in others]
 pd.DataFrame(gains, index=[f"Align-Pro − {name}" for name in others]).round(3)
 
 # %% [markdown]
@@ -123,7 +128,7 @@ for part in ("variance", "within", "across"):
 # and leaves others behind then *raises* the variance. Whether it fell or rose here is printed
 # above, as found.
 #
-# ## Three seeds
+# ## More than one seed
 #
 # One run proves little. The table below comes from the reference runs that lie in the repository's
 # `results/` with their configuration, versions and date; everything above was computed while this
@@ -131,7 +136,8 @@ for part in ("variance", "within", "across"):
 
 # %%
 reference = reference_results("cpu", dataset)
-figures.seed_means(reference, f"One dot a seed, held-out prompts of `{dataset}`");
+title = f"One dot a seed, held-out prompts of `{dataset}`"
+figures.seed_means(reference, title);
 
 # %%
 reference.round(3)
@@ -139,11 +145,11 @@ reference.round(3)
 # %%
 spread = reference["gain"]
 print(
-    f"gain over No Fine-Tuning over {len(spread)} seeds: mean {spread.mean():+.3f}, "
+    f"gain over No Fine-Tuning in {len(spread)} runs: mean {spread.mean():+.3f}, "
     f"from {spread.min():+.3f} to {spread.max():+.3f}"
 )
 ahead = (reference["Align-Pro"] > reference["Best constant suffix"]).sum()
-print(f"above the best constant suffix in {ahead} of {len(reference)} seeds")
+print(f"above the best constant suffix in {ahead} of {len(reference)} runs")
 
 # %% [markdown]
 # One row a seed: mean held-out reward of each configuration, and the paired gain of Align-Pro over

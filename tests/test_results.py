@@ -22,8 +22,8 @@ def named(folder: Path) -> str:
     return "/".join(folder.parts[-3:])
 
 
-def test_the_book_has_three_seeds_to_show():
-    assert {named(f) for f in FOLDERS} >= {f"cpu/help/seed{seed}" for seed in (0, 1, 2)}
+def test_the_book_has_reference_runs_to_show():
+    assert {named(f).rsplit("/", 1)[0] for f in FOLDERS} >= {"cpu/help"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)

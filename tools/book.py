@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -105,14 +104,19 @@ def execute(preset: str) -> dict[str, float | None]:
 
 
 def check_completed(path: Path) -> None:
-    """Raise RuntimeError for a notebook with a code cell that did not complete.
+    """Raise RuntimeError for a notebook with a code cell that did not complete or lost its figure.
 
     Rendering happens with execution off, so a failed cell would be published under a green build.
+    A cell that ends in `;` draws: under the wrong backend it would complete and show nothing.
     """
     for index, cell in enumerate(nbformat.read(path, 4).cells):
         status = cell.metadata.get("papermill", {}).get("status")
         if cell.cell_type == "code" and status != "completed":
             raise RuntimeError(f"{path.name}: code cell {index} has status {status!r}")
+        if cell.cell_type == "code" and cell.source.rstrip().endswith(";"):
+            shown = [name for o in cell.outputs for name in o.get("data", {})]
+            if "image/png" not in shown:
+                raise RuntimeError(f"{path.name}: code cell {index} shows no figure")
 
 
 def stage(preset: str) -> Path:
@@ -161,7 +165,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.pair:
         return pair()
-    os.environ.setdefault("MPLBACKEND", "agg")
     start = time.perf_counter()
     spent = execute(arguments.preset)
     executed = time.perf_counter()
