@@ -33,16 +33,17 @@ def main() -> int:
 
     import torch
 
-    from alignpro.experiments import RESULTS, reference_results, reproduce
-    from alignpro.figures import seed_means, use_style
+    from alignpro.evaluation import compare_runs
+    from alignpro.experiments import RESULTS, reference_tables, reproduce
+    from alignpro.figures import run_means, use_style
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     failed = reproduce(preset, arguments.runs)
     use_style()
     for folder in sorted((RESULTS / preset.name).glob("*/")):
-        title = f"Held-out prompts of `{folder.name}`, one dot a seed"
-        figure = seed_means(reference_results(preset.name, folder.name), title)
+        runs = compare_runs(reference_tables(preset.name, folder.name), resamples=100)
+        figure = run_means(runs, f"Held-out prompts of `{folder.name}`, one dot a run")
         figure.savefig(RESULTS / preset.name / f"{folder.name}.png", dpi=150)
     return 1 if failed else 0
 

@@ -150,3 +150,17 @@ def paired_gain(
         "high": high,
         "prompts": len(difference),
     }
+
+
+def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
+    """A row a run: mean reward of each configuration, and Align-Pro's gain over No Fine-Tuning.
+
+    `tables` maps a run's name to its evaluation table; the gain is paired by prompt, with its
+    standard error and 95 % interval.
+    """
+    rows = {}
+    for name, table in tables.items():
+        means = table.groupby("configuration", sort=False)["reward"].mean()
+        gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
+        rows[name] = {**means, **gain}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")

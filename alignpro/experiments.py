@@ -15,16 +15,14 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro import models, ppo
-from alignpro.config import ConfigError, Preset, load_preset
+from alignpro.config import ConfigError, Preset
 from alignpro.data import Prompt, datasets, load_prompts
 from alignpro.evaluation import (
     Rewriter,
     best_suffixes,
     constant,
     evaluate,
-    paired_gain,
     per_kind,
-    summary,
     unchanged,
 )
 from alignpro.generation import Policy, Response
@@ -247,21 +245,7 @@ def reproduce(preset: Preset, root: str | Path = "runs", results: Path = RESULTS
     return failed
 
 
-def reference_results(preset_name: str, dataset: str, results: Path = RESULTS) -> pd.DataFrame:
-    """A row for each seed of the runs in `results/`: mean reward by configuration, paired gain.
-
-    Raises FileNotFoundError where there are none, naming the command that makes them.
-    """
-    resamples = load_preset(preset_name).evaluation.resamples
-    rows = {}
-    for path in sorted((results / preset_name / dataset).glob("seed*/evaluation.parquet")):
-        table = pd.read_parquet(path)
-        means = summary(table, resamples)["mean"]
-        gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
-        rows[int(path.parent.name.removeprefix("seed"))] = {**means, **gain}
-    if not rows:
-        raise FileNotFoundError(
-            f"no results for {preset_name}/{dataset} in {results}: run "
-            f"`python -m alignpro reproduce --preset {preset_name}`"
-        )
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
+def reference_tables(preset_name: str, dataset: str, results: Path = RESULTS) -> dict:
+    """Evaluation tables of the runs in `results/`, by "seed 0", "seed 1", ...; none is no error."""
+    found = sorted((results / preset_name / dataset).glob("seed*/evaluation.parquet"))
+    return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}

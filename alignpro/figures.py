@@ -194,12 +194,12 @@ def reward_by_kind(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def seed_means(reference: pd.DataFrame, title: str) -> Figure:
-    """Mean held-out reward by configuration: a dot a seed, a bar for the mean over seeds."""
-    names = [name for name in COLORS if name in reference]
+def run_means(runs: pd.DataFrame, title: str) -> Figure:
+    """Mean held-out reward by configuration: a dot a run, a bar for the mean over runs."""
+    names = [name for name in COLORS if name in runs]
     figure, axes = plt.subplots(figsize=(8, 3.6))
     for x, name in enumerate(names):
-        values = reference[name]
+        values = runs[name]
         axes.hlines(values.mean(), x - 0.3, x + 0.3, color=COLORS[name], lw=4)
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
         axes.scatter(x + np.asarray(offsets), values, color=COLORS[name], s=42, zorder=3)

@@ -39,8 +39,8 @@ import pandas as pd
 
 from alignpro import figures
 from alignpro.config import load_preset
-from alignpro.evaluation import paired_gain, prompt_means, summary
-from alignpro.experiments import Cell, reference_results
+from alignpro.evaluation import compare_runs, paired_gain, prompt_means, summary
+from alignpro.experiments import Cell, reference_tables
 
 figures.use_style()
 settings = load_preset(preset)
@@ -128,31 +128,29 @@ for part in ("variance", "within", "across"):
 # and leaves others behind then *raises* the variance. Whether it fell or rose here is printed
 # above, as found.
 #
-# ## More than one seed
+# ## More than one run
 #
-# One run proves little. The table below comes from the reference runs that lie in the repository's
-# `results/` with their configuration, versions and date; everything above was computed while this
-# page was made.
+# One run proves little. Beside the run of this page stand the reference runs that lie in the
+# repository's `results/`, each with its configuration, versions and date.
 
 # %%
-reference = reference_results("cpu", dataset)
-title = f"One dot a seed, held-out prompts of `{dataset}`"
-figures.seed_means(reference, title);
+runs = compare_runs({"this page": table, **reference_tables(preset, dataset)}, resamples)
+figures.run_means(runs, f"One dot a run, held-out prompts of `{dataset}`");
 
 # %%
-reference.round(3)
+runs.round(3)
 
 # %%
-spread = reference["gain"]
+spread = runs["gain"]
 print(
     f"gain over No Fine-Tuning in {len(spread)} runs: mean {spread.mean():+.3f}, "
     f"from {spread.min():+.3f} to {spread.max():+.3f}"
 )
-ahead = (reference["Align-Pro"] > reference["Best constant suffix"]).sum()
-print(f"above the best constant suffix in {ahead} of {len(reference)} runs")
+ahead = (runs["Align-Pro"] > runs["Best constant suffix"]).sum()
+print(f"above the best constant suffix in {ahead} of {len(runs)} runs")
 
 # %% [markdown]
-# One row a seed: mean held-out reward of each configuration, and the paired gain of Align-Pro over
+# One row a run: mean held-out reward of each configuration, and the paired gain of Align-Pro over
 # No Fine-Tuning with its standard error and 95 % interval over prompts.
 #
 # **Summary.** The prompter was judged on prompts that chose nothing, against baselines that a

@@ -4,14 +4,14 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from alignpro.config import load_preset
 from alignpro.data import load_prompts
-from alignpro.experiments import RESULTS, reference_results
+from alignpro.evaluation import compare_runs
+from alignpro.experiments import RESULTS, reference_tables
 from alignpro.generation import Response
 from alignpro.rewards import rubric
 
@@ -52,13 +52,13 @@ def test_rewards_follow_from_the_kept_texts(folder):
 
 
 @pytest.mark.parametrize("dataset", sorted({f.parts[-2] for f in FOLDERS}))
-def test_the_table_of_seeds_is_plain_arithmetic_on_the_files(dataset):
-    reference = reference_results("cpu", dataset)
-    for seed, row in reference.iterrows():
-        table = pd.read_parquet(RESULTS / "cpu" / dataset / f"seed{seed}" / "evaluation.parquet")
+def test_the_table_of_runs_is_plain_arithmetic_on_the_files(dataset):
+    runs = compare_runs(reference_tables("cpu", dataset), resamples=500)
+    for name, row in runs.iterrows():
+        folder = RESULTS / "cpu" / dataset / name.replace(" ", "")
+        table = pd.read_parquet(folder / "evaluation.parquet")
         rewards = {c: part["reward"].to_numpy() for c, part in table.groupby("configuration")}
         gain = rewards["Align-Pro"].mean() - rewards["No Fine-Tuning"].mean()
         assert row["gain"] == pytest.approx(gain)
         assert row["Align-Pro"] == pytest.approx(rewards["Align-Pro"].mean())
         assert row["low"] < gain < row["high"]
-        assert np.isfinite(row.to_numpy(dtype=float)).all()

@@ -150,11 +150,14 @@ def stage(preset: str) -> Path:
 
 def render(source: Path) -> Path:
     """Render the staged tree with warnings as errors; the path of the page to open."""
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(source)]
+    page = BUILD / "html" / "index.html"
+    page.unlink(missing_ok=True)
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", str(source)]
     command += ["--path-output", str(ROOT), "-W", "-n", "--keep-going", "-q"]
-    if subprocess.run(command, cwd=ROOT).returncode:
+    if subprocess.run(command, cwd=ROOT).returncode or not page.exists():
         raise SystemExit("the book did not build: the warnings above say where")
-    return BUILD / "html" / "index.html"
+    return page
 
 
 def main() -> None:
