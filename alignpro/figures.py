@@ -6,6 +6,8 @@ readers), on a white card that reads in the light and the dark theme.
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -61,6 +63,7 @@ def suffix_heatmap(table: pd.DataFrame) -> Figure:
         means, annot=True, fmt=".2f", cmap="cividis", ax=axes, cbar_kws={"label": "mean reward r*"}
     )
     axes.set(xlabel="", ylabel="", title="No suffix is best for every kind of question")
+    axes.tick_params(axis="x", labelsize=9)
     axes.axvline(len(means.columns) - 1, color="white", linewidth=4)
     return figure
 
@@ -118,7 +121,7 @@ def _bars(axes, summary: pd.DataFrame, column: str, label: str) -> None:
         axes.bar(x, value, color=COLORS[name], width=0.7)
         axes.errorbar(x, value, [[value - low], [high - value]], color="#222222", capsize=4, lw=1.4)
         axes.annotate(f"{value:.3f}", (x, high), ha="center", va="bottom", fontsize=9)
-    axes.set_xticks(range(len(names)), [n.replace(" ", "\n", 1) for n in names], fontsize=9)
+    axes.set_xticks(range(len(names)), [textwrap.fill(n, 13) for n in names], fontsize=9)
     axes.set_ylabel(label)
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
@@ -204,7 +207,7 @@ def run_means(runs: pd.DataFrame, title: str) -> Figure:
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
         axes.scatter(x + np.asarray(offsets), values, color=COLORS[name], s=42, zorder=3)
         axes.annotate(f"{values.mean():.3f}", (x + 0.33, values.mean()), va="center", fontsize=9)
-    axes.set_xticks(range(len(names)), [n.replace(" ", "\n", 1) for n in names], fontsize=9)
+    axes.set_xticks(range(len(names)), [textwrap.fill(n, 13) for n in names], fontsize=9)
     axes.set(ylabel="mean held-out reward r*", title=title)
     axes.grid(axis="x", visible=False)
     return figure

@@ -111,7 +111,7 @@ figures.learning_curve(metrics);
 # %%
 scores, kl = metrics["objective/scores"], metrics["objective/kl"]
 early, late = scores.head(5).mean(), scores.tail(5).mean()
-print(f"reward of the training batches: {early:.3f} (first five), {late:.3f} (last five)")
+print(f"mean reward of a batch: {early:.3f} (first five), {late:.3f} (last five)")
 print(f"KL at the end: {kl.tail(5).mean():.2f} nats a sequence")
 
 # %% [markdown]
