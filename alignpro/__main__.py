@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 
 
@@ -26,11 +25,6 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    if arguments.dataset is not None:
-        preset = dataclasses.replace(preset, datasets=(arguments.dataset,))
-    if arguments.seed is not None:
-        preset = dataclasses.replace(preset, seeds=(arguments.seed,))
-
     import torch
 
     from alignpro.evaluation import compare_runs
@@ -39,7 +33,9 @@ def main() -> int:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    failed = reproduce(preset, arguments.runs)
+    datasets = None if arguments.dataset is None else [arguments.dataset]
+    seeds = None if arguments.seed is None else [arguments.seed]
+    failed = reproduce(preset, arguments.runs, datasets=datasets, seeds=seeds)
     use_style()
     for folder in sorted((RESULTS / preset.name).glob("*/")):
         runs = compare_runs(reference_tables(preset.name, folder.name), resamples=100)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro import models, ppo
+from alignpro import data, models, ppo
 from alignpro.config import ConfigError, Preset
-from alignpro.data import Prompt, datasets, load_prompts
+from alignpro.data import Prompt, load_prompts
 from alignpro.evaluation import (
     Rewriter,
     best_suffixes,
@@ -70,8 +70,8 @@ class Cell:
     ):
         self.preset, self.dataset, self.seed, self.reward = preset, dataset, seed, reward
         self.pair = tuple(pair or preset.architectures[0])
-        if dataset not in datasets():
-            raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(datasets())}")
+        if dataset not in data.datasets():
+            raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(data.datasets())}")
         for role in self.pair:
             if role not in preset.models:
                 known = ", ".join(preset.models)
@@ -221,13 +221,20 @@ class Cell:
         return target
 
 
-def reproduce(preset: Preset, root: str | Path = "runs", results: Path = RESULTS) -> list[str]:
-    """Train and evaluate every dataset × architecture × seed of a preset, skipping what is done.
+def reproduce(
+    preset: Preset,
+    root: str | Path = "runs",
+    results: Path = RESULTS,
+    datasets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """Train and evaluate every dataset × seed of a preset, skipping what is done.
 
-    Prints one line a cell with the time left. A failing cell is reported and the others go on;
-    returns the names of those that failed.
+    `datasets` and `seeds` select cells and leave the preset, and with it each run's identity, as
+    it is. Prints one line a cell with the time left. A failing cell is reported and the others go
+    on; returns the names of those that failed.
     """
-    cells = [(d, s) for s in preset.seeds for d in preset.datasets]
+    cells = [(d, s) for s in seeds or preset.seeds for d in datasets or preset.datasets]
     failed, start = [], time.perf_counter()
     for number, (dataset, seed) in enumerate(cells, 1):
         name = f"{preset.name}/{dataset}/seed{seed}"

@@ -40,6 +40,12 @@ def test_a_cell_from_prompts_to_results(quick, tmp_path):
     pd.testing.assert_frame_equal(reference["seed 0"], table)
 
 
+def test_a_selected_cell_is_the_same_run_as_in_the_whole(quick, tmp_path):
+    reproduce(quick, tmp_path / "runs", tmp_path / "results", seeds=[1])
+    assert Cell(quick, "help", 1, root=tmp_path / "runs").run.finished
+    assert not Cell(quick, "help", 0, root=tmp_path / "runs").run.finished
+
+
 def test_test_prompts_choose_nothing(quick, tmp_path):
     """Training sees training prompts alone, the choice of a suffix validation prompts alone."""
     cell = Cell(quick, "help", 0, root=tmp_path)
