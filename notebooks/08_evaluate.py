@@ -130,15 +130,16 @@ for part in ("variance", "within", "across"):
 #
 # ## More than one run
 #
-# One run proves little. Beside the run of this page stand the reference runs that lie in the
-# repository's `results/`, each with its configuration, versions and date.
+# One run proves little. Beside the run of this page stand the reference runs of other seeds that
+# lie in the repository's `results/`, each with its configuration, versions and date.
 
 # %%
-runs = compare_runs({"this page": table, **reference_tables(preset, dataset)}, resamples)
+tables = {**reference_tables(preset, dataset), f"seed {seed}": table}
+runs = compare_runs(tables, resamples)
 figures.run_means(runs, f"One dot a run, held-out prompts of `{dataset}`");
 
 # %%
-runs.round(3)
+runs.T.round(3)
 
 # %%
 spread = runs["gain"]
@@ -150,8 +151,8 @@ ahead = (runs["Align-Pro"] > runs["Best constant suffix"]).sum()
 print(f"above the best constant suffix in {ahead} of {len(runs)} runs")
 
 # %% [markdown]
-# One row a run: mean held-out reward of each configuration, and the paired gain of Align-Pro over
-# No Fine-Tuning with its standard error and 95 % interval over prompts.
+# One column a run: mean held-out reward of each configuration, and the paired gain of Align-Pro
+# over No Fine-Tuning with its standard error and 95 % interval over prompts.
 #
 # **Summary.** The prompter was judged on prompts that chose nothing, against baselines that a
 # sceptic would ask for, with intervals. The numbers above are what was found, the variance
