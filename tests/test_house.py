@@ -170,7 +170,9 @@ def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split()
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert {line.split()[1] for line in done.stdout.splitlines()} == set(phony)
+    # Called from another make, it also says which folder it enters.
+    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("make ")}
+    assert listed == set(phony)
 
 
 def test_the_command_line_refuses_an_unknown_preset():
