@@ -7,8 +7,6 @@ checks names, types and ranges, and an error names the field, the file and the l
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -127,11 +125,6 @@ class Preset:
     ppo: PPOConfig
     evaluation: EvaluationConfig
     generation_batch: int = _number(low=1)
-
-    def digest(self) -> str:
-        """A short hash of every value: equal presets, equal digests."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def load_preset(name_or_path: str | Path) -> Preset:

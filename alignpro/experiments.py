@@ -98,7 +98,7 @@ class Cell:
         candidates = {s or "(nothing)": constant(s) for s in ("", *NEUTRAL_MENU, *BEST_SUFFIXES)}
         return self._stage(
             "suffixes.parquet",
-            candidates,
+            lambda: candidates,
             "validation",
             self.preset.evaluation.validation_samples,
             progress,
@@ -133,23 +133,34 @@ class Cell:
 
     def evaluate(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of Align-Pro and every baseline, a row a response."""
-        best, by_kind = best_suffixes(self.suffix_table(progress))
-        rewriters: dict[str, Rewriter] = {
-            "No Fine-Tuning": unchanged,
-            "Untrained prompter": self._untrained(progress),
-            "Best constant suffix": constant(best),
-            "Best suffix per kind (oracle)": per_kind(by_kind),
-            "Align-Pro": self.train(progress),
-        }
+
+        def rewriters() -> dict[str, Rewriter]:
+            best, by_kind = best_suffixes(self.suffix_table(progress))
+            return {
+                "No Fine-Tuning": unchanged,
+                "Untrained prompter": self._untrained(progress),
+                "Best constant suffix": constant(best),
+                "Best suffix per kind (oracle)": per_kind(by_kind),
+                "Align-Pro": self.train(progress),
+            }
+
         samples = self.preset.evaluation.samples
         return self._stage("evaluation.parquet", rewriters, "test", samples, progress)
 
-    def _stage(self, name, rewriters, split, samples, progress) -> pd.DataFrame:
+    def _stage(
+        self,
+        name: str,
+        rewriters: Callable[[], dict[str, Rewriter]],
+        split: str,
+        samples: int,
+        progress: bool,
+    ) -> pd.DataFrame:
+        """The table kept as `name`; only where there is none are the rewriters made and run."""
         path = self.run.folder / name
         if not path.exists():
             seed = stage_seed(self.seed, name)
             table = evaluate(
-                rewriters, self.frozen, self.reward, self.prompts(split), samples, seed, progress
+                rewriters(), self.frozen, self.reward, self.prompts(split), samples, seed, progress
             )
             partial = path.with_suffix(".partial")
             table.assign(seed=self.seed).to_parquet(partial, index=False)
