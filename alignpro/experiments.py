@@ -35,7 +35,7 @@ from alignpro.prompter import (
     save_prompter,
 )
 from alignpro.rewards import rubric
-from alignpro.runs import Run, require, stage_seed
+from alignpro.runs import Run, function_name, require, stage_seed
 
 # SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
 MEMORY_NEEDED = 4e9
@@ -77,7 +77,8 @@ class Cell:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
-        self.run = Run(root, preset, dataset, self.pair, "align-pro", seed)
+        name = function_name(reward)
+        self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
         self._frozen: Policy | None = None
 
     def prompts(self, split: str) -> list[Prompt]:
@@ -88,9 +89,10 @@ class Cell:
     def frozen(self) -> Policy:
         """The frozen LLM π_F, which is only ever asked for text."""
         if self._frozen is None:
-            model, tokenizer = models.load(self.preset.models[self.pair[1]])
+            spec = self.preset.models[self.pair[1]]
+            model, tokenizer = models.load(spec)
             batch = self.preset.generation_batch
-            self._frozen = Policy(model, tokenizer, self.preset.frozen, batch)
+            self._frozen = Policy(models.to_int8(model, spec), tokenizer, self.preset.frozen, batch)
         return self._frozen
 
     def suffix_table(self, progress: bool = True) -> pd.DataFrame:
@@ -167,10 +169,16 @@ class Cell:
             partial.rename(path)
         return pd.read_parquet(path)
 
+    def _trainable(self, role: int):
+        """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
+        spec = self.preset.models[self.pair[role]]
+        model, tokenizer = models.load(spec)
+        return models.to_int8(model, spec, self.preset.prompter.lora_layers), tokenizer
+
     def _untrained(self, progress: bool = True) -> Prompter:
         """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
         config = self.preset.prompter
-        model, tokenizer = models.load(self.preset.models[self.pair[0]])
+        model, tokenizer = self._trainable(0)
         # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
         sampling = dataclasses.replace(
             self.preset.frozen,
@@ -193,7 +201,7 @@ class Cell:
                 partial = folder.with_suffix(".partial")
                 adapted.save_pretrained(partial, safe_serialization=True)
                 partial.rename(folder)
-                model, tokenizer = models.load(self.preset.models[self.pair[0]])
+                model, tokenizer = self._trainable(0)
             model = merge_adapter(model, folder)
         adapted = add_lora(model, config, stage_seed(self.seed, "adapter"))
         policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)

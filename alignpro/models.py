@@ -73,6 +73,48 @@ def load(spec: ModelSpec) -> tuple[torch.nn.Module, object]:
     return model.eval().to(device()), tokenizer
 
 
+class Int8Linear(torch.nn.Module):
+    """y = x Wᵀ + b with 8-bit weights (one scale an output) and inputs (one scale a row).
+
+    The products are summed in 32-bit integers, exactly, so that a row's result does not depend on
+    the other rows of its batch. Without gradients.
+    """
+
+    def __init__(self, linear: torch.nn.Linear):
+        super().__init__()
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        scale = rows.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / 127
+        whole = (rows / scale).round().to(torch.int8)
+        out = torch._int_mm(whole, self.weight.t()) * scale * self.scale
+        out = out if self.bias is None else out + self.bias
+        return out.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+def to_int8(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) -> torch.nn.Module:
+    """`model` with 8-bit products, in place, where `spec` asks for them and the CPU computes.
+
+    With `trained_layers` > 0, the last layers, and the head above them, keep their precision:
+    gradients flow through them.
+    """
+    if not spec.int8 or device().type != "cpu":
+        return model
+    layers = model.get_decoder().layers
+    parts = layers[: len(layers) - trained_layers] if trained_layers else [model]
+    for part in parts:
+        for parent in list(part.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, torch.nn.Linear):
+                    setattr(parent, name, Int8Linear(child))
+    return model
+
+
 def _resolve(spec: ModelSpec) -> str:
     if spec.source == SMOLLM2:
         return str(smollm2_folder())

@@ -36,11 +36,11 @@ NEUTRAL_MENU = (
     "Be clear and specific.",
     "Say what matters most.",
     "Explain the reason.",
-    "Answer in a friendly tone.",
     "Be brief and direct.",
     "Give me a short list.",
-    "Compare a few things.",
-    "Tell me what you would do.",
+    "Give me the steps.",
+    "Write three sentences.",
+    "Tell me both sides.",
 )
 
 # Written by hand for the kinds of question: baselines, and the warm start's other menu.

@@ -28,7 +28,7 @@ VERDICT = re.compile(
     re.I,
 )
 CAUSE = re.compile(
-    r"\b(due to|since|as a result|that is why|this is why|therefore|caused by)\b", re.I
+    r"\b(because|due to|since|as a result|that is why|this is why|therefore|caused by)\b", re.I
 )
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
@@ -37,9 +37,9 @@ def form_score(prompt: Prompt, response: Response) -> float:
     """Whether the answer has the form that this kind of question asks for, in [0, 1].
 
     how-to: steps, a third for each up to three. definition: one complete sentence (two: a half).
-    choice: a quarter each for naming either option, weighing them, and a verdict. reason: half
-    for a "because" (a quarter for another causal link), half for one or two complete sentences.
-    yes-no: half for opening with Yes or No, half for one or two complete sentences.
+    choice: a quarter each for naming either option, weighing them, and a verdict. reason: a third
+    for each reason up to three, told by a "because" (or another causal link) or listed. yes-no:
+    half for opening with Yes or No, half for one or two complete sentences.
     Raises ValueError for a prompt without a kind.
     """
     kind = getattr(prompt, "kind", None)
@@ -51,12 +51,12 @@ def form_score(prompt: Prompt, response: Response) -> float:
         text = response.lower()
         named = sum(option in text for option in prompt.options)
         return (named + bool(CONTRAST.search(text)) + bool(VERDICT.search(text))) / 4
-    concise = 0.5 * (complete_sentences(response) in (1, 2))
     if kind == "reason":
-        because = re.search(r"\bbecause\b", response, re.IGNORECASE)
-        return concise + (0.5 if because else 0.25 if CAUSE.search(response) else 0.0)
+        reasons = len(STEP.findall(response)) + len(CAUSE.findall(response))
+        return min(reasons, 3) / 3
     if kind == "yesno":
-        return concise + 0.5 * bool(re.match(r"\W*(yes|no)\b", response, re.IGNORECASE))
+        concise = complete_sentences(response) in (1, 2)
+        return 0.5 * concise + 0.5 * bool(re.match(r"\W*(yes|no)\b", response, re.IGNORECASE))
     raise ValueError(f"the rubric needs a prompt's kind ({', '.join(KINDS)}), got {kind!r}")
 
 
@@ -116,3 +116,6 @@ def rubric(prompts: Sequence[Prompt], responses: Sequence[Response]) -> torch.Te
     fresh = torch.tensor([no_repetition(y) for y in responses])
     said = torch.tensor([bool(y.strip()) for y in responses])
     return relevance(prompts, responses) * (0.25 + 0.75 * form) * fresh * said
+
+
+rubric.name = "rubric"

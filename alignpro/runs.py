@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import inspect
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def stage_seed(*parts: object) -> int:
     Since no generator lives longer than a stage, a resumed run draws what the whole one drew.
     """
     return int(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:15], 16)
+
+
+def function_name(function: Callable) -> str:
+    """What tells a user's function apart from another: its name and a hash of its source.
+
+    An object that can be called says it itself, by an attribute `name`. Raises RunError where
+    neither can be had.
+    """
+    name = getattr(function, "name", None)
+    if name is not None:
+        return str(name)
+    try:
+        return f"{function.__qualname__}-{digest(inspect.getsource(function))}"
+    except (AttributeError, TypeError, OSError):
+        raise RunError(
+            f"the reward {function!r} must be a function defined in a file or a notebook's cell, "
+            "or carry an attribute `name`: its runs are kept under it"
+        ) from None
 
 
 def code_digest() -> str:
@@ -91,7 +110,14 @@ class Run:
     """One cell of the experiment: preset × dataset × architecture × configuration × seed."""
 
     def __init__(
-        self, root: Path, preset: Preset, dataset: str, pair: Sequence[str], kind: str, seed: int
+        self,
+        root: Path,
+        preset: Preset,
+        dataset: str,
+        pair: Sequence[str],
+        kind: str,
+        seed: int,
+        reward: str = "rubric",
     ):
         self.preset, self.seed = preset, seed
         self.cell = {
@@ -99,6 +125,7 @@ class Run:
             "dataset": dataset,
             "architecture": list(pair),
             "configuration": kind,
+            "reward": reward,
             "seed": seed,
         }
         key = digest(dataclasses.asdict(preset), code_digest(), self.cell)

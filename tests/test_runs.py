@@ -1,12 +1,14 @@
 """A run on disk: nothing half-written, nothing foreign, nothing lost."""
 
+import functools
 import json
 
 import pytest
 import torch
 
 from alignpro import runs
-from alignpro.runs import Run, RunError, require, stage_seed
+from alignpro.rewards import rubric
+from alignpro.runs import Run, RunError, function_name, require, stage_seed
 
 
 @pytest.fixture
@@ -25,6 +27,28 @@ def test_equal_cells_share_a_folder_and_others_do_not(tmp_path, smoke, run):
 def test_other_code_makes_another_run(tmp_path, smoke, run, monkeypatch):
     monkeypatch.setattr(runs, "code_digest", lambda: "changed")
     assert Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0).folder != run.folder
+
+
+def test_another_reward_makes_another_run(tmp_path, smoke, run):
+    def of(reward):
+        name = function_name(reward)
+        return Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0, name).folder
+
+    def length(prompts, responses):
+        return [len(y) / 100 for y in responses]
+
+    shorter = length
+
+    def length(prompts, responses):
+        return [1 - len(y) / 100 for y in responses]
+
+    assert of(rubric) == run.folder
+    assert len({run.folder, of(length), of(shorter), of(lambda x, y: [0.0])}) == 4
+
+
+def test_a_reward_that_cannot_be_told_from_another_is_refused():
+    with pytest.raises(RunError, match="must be a function defined in a file"):
+        function_name(functools.partial(rubric))
 
 
 def test_the_newest_checkpoint_comes_back_exactly(run):

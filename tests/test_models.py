@@ -1,0 +1,88 @@
+"""8-bit products against full precision, and which layers keep theirs."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from alignpro import models
+from alignpro.config import ModelSpec
+from alignpro.models import Int8Linear, to_int8
+
+INT8 = ModelSpec("tiny:llama", int8=True)
+
+
+def linear(inputs=12, outputs=7, bias=True, seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(inputs, outputs, bias=bias)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    x=hnp.arrays("float32", (4, 12), elements=st.floats(-1e3, 1e3, width=32)), bias=st.booleans()
+)
+def test_the_error_is_at_most_half_a_unit_of_each_factor(x, bias):
+    exact, x = linear(bias=bias), torch.from_numpy(x.copy())
+    with torch.no_grad():
+        error = (Int8Linear(exact)(x) - exact(x)).abs()
+        unit_x = x.abs().amax(-1, keepdim=True) / 127
+        unit_w = exact.weight.abs().amax(1) / 127
+        # |xw − x'w'| ≤ |x − x'||w| + |x'||w − w'|, each rounding at most half a unit.
+        bound = 0.5 * unit_x * exact.weight.abs().sum(1)
+        bound = bound + 0.5 * unit_w * (x.abs() + 0.5 * unit_x).sum(-1, keepdim=True)
+    assert (error <= bound * 1.001 + 1e-5).all()
+
+
+def test_integers_within_range_come_out_exactly():
+    exact = linear(bias=False)
+    with torch.no_grad():
+        exact.weight.copy_(torch.randint(-126, 127, exact.weight.shape))
+        exact.weight[:, 0] = 127
+        x = torch.randint(-126, 127, (5, 12)).float()
+        x[:, 1] = -127
+        assert torch.equal(Int8Linear(exact)(x), exact(x))
+
+
+def test_a_row_does_not_depend_on_its_batch():
+    quantized, x = Int8Linear(linear()), torch.randn(9, 12) * torch.logspace(-3, 3, 9)[:, None]
+    assert torch.equal(quantized(x), torch.cat([quantized(row[None]) for row in x]))
+    assert torch.equal(quantized(x.reshape(3, 3, 12)), quantized(x).reshape(3, 3, 7))
+
+
+def test_zeros_give_the_bias():
+    exact = linear()
+    assert torch.equal(Int8Linear(exact)(torch.zeros(2, 12)), exact.bias.expand(2, 7))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="8-bit products are for the CPU")
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi3", "gemma"])
+def test_a_whole_model_stays_close(load_tiny, architecture):
+    exact, tokenizer = load_tiny(architecture)
+    quantized = to_int8(load_tiny(architecture)[0], ModelSpec(f"tiny:{architecture}", int8=True))
+    ids = torch.tensor([tokenizer.encode("How do I boil an egg, and for how long?")])
+    with torch.no_grad():
+        p, q = (m(ids).logits.log_softmax(-1) for m in (exact, quantized))
+    assert not any(isinstance(m, torch.nn.Linear) for m in quantized.modules())
+    assert 0 < (p.exp() * (p - q)).sum(-1).mean() < 0.02
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="8-bit products are for the CPU")
+def test_trained_layers_and_the_head_keep_their_precision(load_tiny):
+    model = to_int8(load_tiny("llama")[0], INT8, trained_layers=1)
+    below, above = model.get_decoder().layers
+    assert not any(isinstance(m, torch.nn.Linear) for m in below.modules())
+    assert not any(isinstance(m, Int8Linear) for m in above.modules())
+    assert isinstance(model.lm_head, torch.nn.Linear)
+
+
+def test_a_model_that_does_not_ask_is_left_alone(load_tiny):
+    model = to_int8(load_tiny("llama")[0], ModelSpec("tiny:llama"))
+    assert not any(isinstance(m, Int8Linear) for m in model.modules())
+
+
+def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch):
+    model, _ = load_tiny("llama")
+    monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
+    to_int8(model, INT8)
+    assert not any(isinstance(m, Int8Linear) for m in model.modules())
