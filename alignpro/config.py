@@ -104,6 +104,15 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
+class RLHFConfig:
+    """What differs from `ppo` when the frozen LLM itself is fine-tuned: the oracle."""
+
+    steps: int = _number(low=1)
+    learning_rate: float = _number(above=0)
+    lam: float = _number(low=0)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Held-out evaluation: responses per prompt, and bootstrap resamples of the intervals."""
 
@@ -125,6 +134,7 @@ class Preset:
     prompter: PrompterConfig
     frozen: SamplingConfig
     ppo: PPOConfig
+    rlhf: RLHFConfig
     evaluation: EvaluationConfig
     generation_batch: int = _number(low=1)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro import data, models, ppo
-from alignpro.config import ConfigError, Preset
+from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
 from alignpro.data import Prompt, load_prompts
 from alignpro.evaluation import (
     Rewriter,
@@ -52,6 +52,13 @@ EXPORTED = (
 RESULTS = Path(__file__).parent.parent / "results"
 
 
+def as_it_is(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
+    """`sampling` at temperature 1 without truncation: the KL is then that of what is sampled."""
+    return dataclasses.replace(
+        sampling, temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=max_new_tokens
+    )
+
+
 class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
@@ -79,6 +86,7 @@ class Cell:
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
         name = function_name(reward)
         self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
+        self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
         self._frozen: Policy | None = None
 
     def prompts(self, split: str) -> list[Prompt]:
@@ -97,77 +105,125 @@ class Cell:
 
     def suffix_table(self, progress: bool = True) -> pd.DataFrame:
         """Rewards of every hand-written suffix on the validation prompts, a row a response."""
-        candidates = {s or "(nothing)": constant(s) for s in ("", *NEUTRAL_MENU, *BEST_SUFFIXES)}
-        return self._stage(
-            "suffixes.parquet",
-            lambda: candidates,
-            "validation",
-            self.preset.evaluation.validation_samples,
-            progress,
-        )
+        path = self.run.folder / "suffixes.parquet"
+        if not path.exists():
+            candidates = {
+                s or "(nothing)": constant(s) for s in ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
+            }
+            samples = self.preset.evaluation.validation_samples
+            self._measure(path, candidates, self.frozen, "validation", samples, progress)
+        return pd.read_parquet(path)
 
     def train(self, progress: bool = True) -> Prompter:
         """Train the prompter (or go on, or load it where that is done) and return it."""
-        started = time.perf_counter()
         prompter = self._untrained(progress)
+        folder = self.run.folder / "prompter"
         if not self.run.finished:
-            trainer = ppo.Trainer(
+            self._fit(
+                self.run,
+                self.preset.ppo,
                 prompter.policy,
-                self.prompts("train"),
                 prompter.messages,
                 self._score(prompter),
-                self.preset.ppo,
-                self.run,
+                lambda: save_prompter(prompter, folder),
+                progress,
             )
-            trainer.train(progress)
-            save_prompter(prompter, self.run.folder / "prompter")
-            seconds = sum(
-                value
-                for row in self.run.read("metrics.jsonl")
-                for name, value in row.items()
-                if name in STEP_PARTS
+        prompter.policy.model.load_adapter(folder, "default", is_trainable=False)
+        return prompter
+
+    def train_oracle(self, progress: bool = True) -> Policy:
+        """The RLHF oracle: the frozen LLM itself, fine-tuned by the same PPO on the same reward.
+
+        Trains it, or goes on, or loads it where that is done; π_F itself stays as it is.
+        """
+        run, spec = self.oracle_run, self.preset.models[self.pair[1]]
+        folder = run.folder / "policy"
+        if not run.finished:
+            model, tokenizer = self._trainable(1)
+            adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, "oracle"))
+            policy = Policy(
+                adapted,
+                tokenizer,
+                as_it_is(self.preset.frozen, self.preset.frozen.max_new_tokens),
+                self.preset.generation_batch,
             )
-            self.run.finish(
-                training_seconds=round(seconds, 1),
-                session_seconds=round(time.perf_counter() - started, 1),
+            config = dataclasses.replace(self.preset.ppo, **dataclasses.asdict(self.preset.rlhf))
+            self._fit(
+                run,
+                config,
+                policy,
+                lambda prompts: [[{"role": "user", "content": str(x)}] for x in prompts],
+                self._score_answers,
+                lambda: adapted.save_pretrained(folder, safe_serialization=True),
+                progress,
             )
-        return self._load_adapter(prompter)
+        model, tokenizer = models.load(spec)
+        model = models.to_int8(merge_adapter(model, folder), spec)
+        return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
 
     def evaluate(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of Align-Pro and every baseline, a row a response."""
-
-        def rewriters() -> dict[str, Rewriter]:
+        path = self.run.folder / "evaluation.parquet"
+        if not path.exists():
             best, by_kind = best_suffixes(self.suffix_table(progress))
-            return {
+            rewriters = {
                 "No Fine-Tuning": unchanged,
                 "Untrained prompter": self._untrained(progress),
                 "Best constant suffix": constant(best),
                 "Best suffix per kind (oracle)": per_kind(by_kind),
                 "Align-Pro": self.train(progress),
             }
+            samples = self.preset.evaluation.samples
+            self._measure(path, rewriters, self.frozen, "test", samples, progress)
+        return pd.read_parquet(path)
 
-        samples = self.preset.evaluation.samples
-        return self._stage("evaluation.parquet", rewriters, "test", samples, progress)
+    def evaluate_oracle(self, progress: bool = True) -> pd.DataFrame:
+        """Held-out responses of the RLHF oracle to the prompts of `evaluate`, from its seeds."""
+        path = self.oracle_run.folder / "evaluation.parquet"
+        if not path.exists():
+            oracle, samples = self.train_oracle(progress), self.preset.evaluation.samples
+            self._measure(path, {"RLHF": unchanged}, oracle, "test", samples, progress)
+        return pd.read_parquet(path)
 
-    def _stage(
+    def _measure(
         self,
-        name: str,
-        rewriters: Callable[[], dict[str, Rewriter]],
+        path: Path,
+        rewriters: dict[str, Rewriter],
+        policy: Policy,
         split: str,
         samples: int,
         progress: bool,
-    ) -> pd.DataFrame:
-        """The table kept as `name`; only where there is none are the rewriters made and run."""
-        path = self.run.folder / name
-        if not path.exists():
-            seed = stage_seed(self.seed, name)
-            table = evaluate(
-                rewriters(), self.frozen, self.reward, self.prompts(split), samples, seed, progress
-            )
-            partial = path.with_suffix(".partial")
-            table.assign(seed=self.seed).to_parquet(partial, index=False)
-            partial.rename(path)
-        return pd.read_parquet(path)
+    ) -> None:
+        """Write the table of responses to the prompts of `split`, whole or not at all."""
+        seed = stage_seed(self.seed, path.name)
+        prompts = self.prompts(split)
+        table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
+        partial = path.with_suffix(".partial")
+        table.assign(seed=self.seed).to_parquet(partial, index=False)
+        partial.rename(path)
+
+    def _fit(
+        self,
+        run: Run,
+        config: PPOConfig,
+        policy: Policy,
+        messages: Callable,
+        score: ppo.Score,
+        save: Callable[[], None],
+        progress: bool,
+    ) -> None:
+        """Train `policy` to the end of `run`, `save` it, and write the run's card."""
+        started = time.perf_counter()
+        prompts = self.prompts("train")
+        ppo.Trainer(policy, prompts, messages, score, config, run).train(progress)
+        save()
+        rows = run.read("metrics.jsonl")
+        seconds = sum(row[name] for row in rows for name in STEP_PARTS)
+        run.finish(
+            training_seconds=round(seconds, 1),
+            session_seconds=round(time.perf_counter() - started, 1),
+            trained_parameters=sum(p.numel() for p in policy.model.parameters() if p.requires_grad),
+        )
 
     def _trainable(self, role: int):
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
@@ -179,14 +235,7 @@ class Cell:
         """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
         config = self.preset.prompter
         model, tokenizer = self._trainable(0)
-        # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
-        sampling = dataclasses.replace(
-            self.preset.frozen,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            max_new_tokens=config.max_new_tokens,
-        )
+        sampling = as_it_is(self.preset.frozen, config.max_new_tokens)
         if config.warm_start.steps:
             folder = self.run.folder / "warm_start"
             if not folder.exists():
@@ -207,11 +256,6 @@ class Cell:
         policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
         return Prompter(policy, config.form)
 
-    def _load_adapter(self, prompter: Prompter) -> Prompter:
-        folder = self.run.folder / "prompter"
-        prompter.policy.model.load_adapter(folder, "default", is_trainable=False)
-        return prompter
-
     def _score(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
 
@@ -230,6 +274,19 @@ class Cell:
             return ppo.Scored(scores, texts, seconds)
 
         return score
+
+    def _score_answers(
+        self, prompts: Sequence[Prompt], outputs: Sequence[Response], seed: int
+    ) -> ppo.Scored:
+        """The oracle's score: the reward of its own answers."""
+        start = time.perf_counter()
+        scores = self.reward(prompts, outputs)
+        seconds = {"reward": round(time.perf_counter() - start, 3)}
+        texts = [
+            {"prompt": x, "response": y, "score": round(float(r), 4)}
+            for x, y, r in zip(prompts, outputs, scores)
+        ]
+        return ppo.Scored(scores, texts, seconds)
 
     def export(self, results: Path = RESULTS) -> Path:
         """Copy what a reader needs of a finished run into `results/`: small, plain files."""

@@ -39,7 +39,7 @@ NEUTRAL_MENU = (
     "Be brief and direct.",
     "Give me a short list.",
     "Give me the steps.",
-    "Write three sentences.",
+    "Write a short paragraph.",
     "Tell me both sides.",
 )
 

@@ -69,6 +69,39 @@ def test_a_reward_of_ones_own_is_a_function_of_two_lists(quick, tmp_path):
     assert (table["reward"] == table["response"].str.len() / 100).all()
 
 
+def test_the_oracle_is_trained_once_and_the_frozen_model_stays_frozen(quick, tmp_path, monkeypatch):
+    cell = Cell(quick, "help", 0, root=tmp_path)
+    before = cell.frozen.generate(cell.prompts("test"), seed=3)
+    table = cell.evaluate_oracle(progress=False)
+    assert set(table["configuration"]) == {"RLHF"}
+    assert (table["rewrite"] == table["prompt"]).all()
+    assert len(table) == quick.data.test * quick.evaluation.samples
+    assert len(cell.oracle_run.read("metrics.jsonl")) == quick.rlhf.steps
+    assert cell.frozen.generate(cell.prompts("test"), seed=3) == before
+    oracle = cell.train_oracle(progress=False)
+    assert oracle.generate(cell.prompts("test"), seed=3) != before
+    monkeypatch.setattr("alignpro.ppo.Trainer", None)
+    again = Cell(quick, "help", 0, root=tmp_path).train_oracle(progress=False)
+    assert again.generate(cell.prompts("test"), seed=3) == oracle.generate(
+        cell.prompts("test"), seed=3
+    )
+
+
+def test_the_oracle_learns_what_a_reward_asks_for(smoke, tmp_path):
+    """Letter counts as a reward: the frozen model itself comes to write more of that letter."""
+
+    def reward(prompts, responses):
+        return torch.tensor([y.lower().count("e") / max(len(y), 1) for y in responses])
+
+    rlhf = dataclasses.replace(smoke.rlhf, steps=18, learning_rate=1e-1, lam=0.0)
+    ppo = dataclasses.replace(smoke.ppo, batch_size=16, minibatch_size=8, epochs=3)
+    preset = dataclasses.replace(smoke, rlhf=rlhf, ppo=ppo)
+    cell = Cell(preset, "help", 0, reward=reward, root=tmp_path)
+    cell.train_oracle(progress=False)
+    scores = [row["objective/scores"] for row in cell.oracle_run.read("metrics.jsonl")]
+    assert np.mean(scores[-5:]) > 2 * np.mean(scores[:3])
+
+
 def test_a_trained_prompter_is_loaded_and_not_trained_again(quick, tmp_path, monkeypatch):
     cell = Cell(quick, "help", 0, root=tmp_path)
     first = cell.train(progress=False)(cell.prompts("test"), seed=5)
