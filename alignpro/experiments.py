@@ -271,7 +271,8 @@ class Cell:
                 for x, z, y, r in zip(prompts, rewrites, responses, scores)
             ]
             seconds = {"frozen": round(answered - start, 3), "reward": round(done - answered, 3)}
-            return ppo.Scored(scores, texts, seconds)
+            tokens = sum(len(y.token_ids) for y in responses)
+            return ppo.Scored(scores, texts, seconds, tokens)
 
         return score
 

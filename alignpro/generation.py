@@ -6,6 +6,7 @@ A :class:`Policy` is the only way this project asks a language model for text. T
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from transformers.cache_utils import Cache, DynamicLayer
 
 from alignpro.config import SamplingConfig
+from alignpro.runs import stage_seed
 
 
 class Response(str):
@@ -49,14 +51,19 @@ def filter_logits(
 
 
 def sample_tokens(
-    logits: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator
+    logits: torch.Tensor, sampling: SamplingConfig, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """Draw one token id per row of `logits` [B, V]; temperature 0 is greedy."""
+    """Draw one token id per row of `logits` [B, V], each from its own one of `generators` [B].
+
+    Temperature 0 is greedy.
+    """
     if sampling.temperature == 0:
         return logits.argmax(-1)
     kept, ids = filter_logits(logits, sampling.temperature, sampling.top_k, sampling.top_p)
     # Gumbel-max: exact, and far cheaper than multinomial over a full vocabulary.
-    noise = torch.empty_like(kept).exponential_(generator=generator)
+    noise = torch.empty_like(kept)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
     choice = (kept - noise.log()).argmax(-1)
     return choice if ids is None else ids.gather(-1, choice[:, None])[:, 0]
 
@@ -116,8 +123,9 @@ class Policy:
     ) -> list[Response]:
         """One completion for each prompt (a user's message, or a list of chat messages).
 
-        The draw depends on `seed` and on the list of prompts, nothing else. `progress` names a
-        progress bar.
+        A row's noise depends on `seed`, its prompt, and how often that prompt stood before it:
+        not on the other rows, nor on the batches or processes that the list is cut into.
+        `progress` names a progress bar.
         """
         messages = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
         return self.generate_ids(self.encode(messages), seed, progress)
@@ -126,13 +134,19 @@ class Policy:
         self, encoded: Sequence[list[int]], seed: int, progress: str | None = None
     ) -> list[Response]:
         """As `generate`, from token ids that `encode` has made."""
-        generator = torch.Generator(self.model.device).manual_seed(seed)
+        device = self.model.device
+        seen: Counter = Counter()
+        noise = []
+        for ids in map(tuple, encoded):
+            noise.append(torch.Generator(device).manual_seed(stage_seed(seed, ids, seen[ids])))
+            seen[ids] += 1
         by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         out: list[Response | None] = [None] * len(encoded)
         with tqdm(total=len(encoded), desc=progress, disable=progress is None, leave=False) as bar:
             for start in range(0, len(by_length), self.batch_size):
                 rows = by_length[start : start + self.batch_size]
-                for i, ids in zip(rows, self._decode([encoded[i] for i in rows], generator)):
+                drawn = self._decode([encoded[i] for i in rows], [noise[i] for i in rows])
+                for i, ids in zip(rows, drawn):
                     ended = bool(ids) and ids[-1] in self.eos_ids
                     text = self.tokenizer.decode(ids, skip_special_tokens=True)
                     out[i] = Response(text.strip(), ended, ids)
@@ -140,7 +154,7 @@ class Policy:
         return out
 
     @torch.inference_mode()
-    def _decode(self, encoded: list[list[int]], generator: torch.Generator) -> list[list[int]]:
+    def _decode(self, encoded: list[list[int]], noise: list[torch.Generator]) -> list[list[int]]:
         device = self.model.device
         # Chat templates open every row alike: the shared part is computed once.
         cache = Cache(layer_class_to_replicate=GrowingLayer)
@@ -163,7 +177,9 @@ class Policy:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            drawn = sample_tokens(out.logits[:, -1], self.sampling, generator)
+            drawn = sample_tokens(
+                out.logits[:, -1], self.sampling, [noise[i] for i in alive.tolist()]
+            )
             for row, token in zip(alive.tolist(), drawn.tolist()):
                 tokens[row].append(token)
             running = ~torch.isin(drawn, self.eos_ids.to(device))

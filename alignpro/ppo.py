@@ -23,11 +23,15 @@ from alignpro.runs import Run, RunError, stage_seed
 
 @dataclass
 class Scored:
-    """Scores [B] of a batch of completions, the texts behind them, and where the time went."""
+    """Scores [B] of completions, the texts behind them, and what they cost.
+
+    `tokens` counts what another model, the frozen LLM, generated for them.
+    """
 
     scores: torch.Tensor
     texts: list[dict]
     seconds: dict[str, float]
+    tokens: int = 0
 
 
 Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
@@ -191,6 +195,7 @@ class Trainer:
             "objective/non_score_reward": -config.lam * log_ratio.mean().item(),
             "objective/rlhf_reward": (scores - config.lam * log_ratio).mean().item(),
             "val/num_eos_tokens": sum(o.ended for o in outputs),
+            "val/generated_tokens": sum(len(o.token_ids) for o in outputs) + scored.tokens,
             "val/distinct_outputs": len({str(o) for o in outputs}) / len(outputs),
             **stats,
             **clock.seconds("time/"),

@@ -36,10 +36,10 @@ NEUTRAL_MENU = (
     "Be clear and specific.",
     "Say what matters most.",
     "Explain the reason.",
-    "Be brief and direct.",
     "Give me a short list.",
     "Give me the steps.",
-    "Write a short paragraph.",
+    "Give three reasons.",
+    "Write three sentences.",
     "Tell me both sides.",
 )
 

@@ -45,7 +45,9 @@ def test_the_sampler_has_the_distribution_of_transformers(temperature, top_k, to
     probabilities = expected.double().softmax(-1)[0]
     draws = 20_000
     sampling = SamplingConfig(temperature, top_p, top_k, 1)
-    tokens = sample_tokens(logits.expand(draws, -1), sampling, torch.Generator().manual_seed(1))
+    tokens = sample_tokens(
+        logits.expand(draws, -1), sampling, [torch.Generator().manual_seed(1)] * draws
+    )
     counts = torch.bincount(tokens, minlength=40).double()
     kept = probabilities > 0
     assert counts[~kept].sum() == 0
@@ -57,6 +59,16 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(load_tiny, g
     policy = Policy(*load_tiny("qwen2"), sampling)
     assert policy.generate(PROMPTS, seed=1) == policy.generate(PROMPTS, seed=1)
     assert policy.generate(PROMPTS, seed=1) != policy.generate(PROMPTS, seed=2)
+
+
+def test_a_row_does_not_depend_on_how_the_list_is_cut_into_batches(load_tiny, greedy):
+    sampling = dataclasses.replace(greedy, temperature=1.0)
+    model, tokenizer = load_tiny("llama")
+    prompts = PROMPTS * 3
+    whole = Policy(model, tokenizer, sampling, batch_size=9).generate(prompts, seed=1)
+    assert Policy(model, tokenizer, sampling, batch_size=2).generate(prompts, seed=1) == whole
+    assert Policy(model, tokenizer, sampling).generate(prompts[:5], seed=1) == whole[:5]
+    assert len({*whole[::3]}) == 3  # the same prompt thrice, each with noise of its own
 
 
 def test_a_response_tells_whether_it_ended_by_itself(load_tiny, greedy):
