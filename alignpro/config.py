@@ -1,7 +1,8 @@
 """The configuration of an experiment: frozen dataclasses, read from a preset in YAML.
 
 Every number that an experiment uses stands in `presets/*.yaml`, the reason beside it. Reading one
-checks names, types and ranges, and an error names the field, the file and the line.
+checks names, types and ranges, and an error names the field, the file and the line. A section may
+be named instead of written out: `ppo: paper` is the section in `presets/ppo/paper.yaml`.
 """
 
 from __future__ import annotations
@@ -83,8 +84,19 @@ class PrompterConfig:
 
 
 @dataclass(frozen=True)
+class AdaptiveKLConfig:
+    """A λ that follows the KL: `target` nats a completion, `horizon` in completions."""
+
+    target: float = _number(above=0)
+    horizon: int = _number(low=1)
+
+
+@dataclass(frozen=True)
 class PPOConfig:
-    """PPO with a KL leash; `lam` is the paper's λ, `gae_lambda` that of the advantages."""
+    """PPO with a KL leash; `lam` is the paper's λ, `gae_lambda` that of the advantages.
+
+    With `adaptive_kl`, `lam` is where λ starts; without, λ stays there.
+    """
 
     steps: int = _number(low=1)
     batch_size: int = _number(low=1)
@@ -92,6 +104,7 @@ class PPOConfig:
     epochs: int = _number(low=1)
     learning_rate: float = _number(above=0)
     value_learning_rate: float = _number(above=0)
+    lr_scheduler_type: str = _one_of("linear", "constant")
     lam: float = _number(low=0)
     gamma: float = _number(above=0, high=1)
     gae_lambda: float = _number(low=0, high=1)
@@ -101,6 +114,7 @@ class PPOConfig:
     max_grad_norm: float = _number(above=0)
     checkpoint_every: int = _number(low=1)
     sample_every: int = _number(low=1)
+    adaptive_kl: AdaptiveKLConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -151,13 +165,16 @@ def load_preset(name_or_path: str | Path) -> Preset:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ConfigError(f"no preset {str(name_or_path)!r}: use one of {known}, or a .yaml file")
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    preset = _Reader(path).read(Preset, node, "preset")
+    preset = _Reader(path).read(Preset, _compose(path), "preset")
     _check_across_fields(preset, path)
     return preset
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        return yaml.compose(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
 
 
 def _check_across_fields(preset: Preset, path: Path) -> None:
@@ -182,8 +199,6 @@ class _Reader:
 
     def read(self, kind: Any, node: yaml.Node, where: str) -> Any:
         """`node` as a value of type `kind`; `where` is its dotted name, for errors."""
-        if dataclasses.is_dataclass(kind):
-            return self._dataclass(kind, node, where)
         origin, args = get_origin(kind), get_args(kind)
         if origin is tuple:
             if not isinstance(node, yaml.SequenceNode) or not node.value:
@@ -195,7 +210,20 @@ class _Reader:
             if not isinstance(node, yaml.MappingNode):
                 self.fail(node, where, "must map names to values")
             return {k.value: self.read(args[1], v, f"{where}.{k.value}") for k, v in node.value}
+        section = next((k for k in (kind, *args) if dataclasses.is_dataclass(k)), None)
+        if section and isinstance(node, yaml.ScalarNode):
+            return self._named_section(section, node, where)
+        if section:
+            return self._dataclass(section, node, where)
         return self._scalar(kind, node, where)
+
+    def _named_section(self, kind: type, node: yaml.ScalarNode, where: str) -> Any:
+        known = {p.stem: p for p in (PRESETS / where.split(".")[-1]).glob("*.yaml")}
+        if node.value not in known:
+            names = f", or name one: {', '.join(sorted(known))}" if known else ""
+            self.fail(node, where, f"must be a section of `field: value` lines{names}")
+        path = known[node.value]
+        return _Reader(path).read(kind, _compose(path), where)
 
     def _dataclass(self, kind: type, node: yaml.Node, where: str) -> Any:
         if not isinstance(node, yaml.MappingNode):

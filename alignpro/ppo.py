@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from alignpro.config import PPOConfig, WarmStartConfig
+from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
 from alignpro.generation import Policy, Response
 from alignpro.logprobs import forward, make_batch, with_trunk
 from alignpro.runs import Run, RunError, stage_seed
@@ -67,9 +67,26 @@ def token_rewards(
     return rewards
 
 
+def adapted_lam(lam: float, kl: float, batch_size: int, config: AdaptiveKLConfig) -> float:
+    """λ after a batch whose mean KL was `kl` nats a completion (Ziegler et al. 2019, Sec. 2.2).
+
+    It grows where the KL is above the target and falls where it is below, by at most
+    0.2 × batch_size / horizon of itself.
+    """
+    error = min(max(kl / config.target - 1, -0.2), 0.2)
+    return lam * (1 + error * batch_size / config.horizon)
+
+
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of `x` over the entries where `mask` is True."""
     return (x * mask).sum() / mask.sum()
+
+
+def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`x` with mean 0 and unbiased variance 1 over the entries where `mask` is True, else 0."""
+    centred = (x - masked_mean(x, mask)) * mask
+    variance = (centred**2).sum() / (mask.sum() - 1).clamp(min=1)
+    return centred * (variance + 1e-8).rsqrt()
 
 
 def ppo_losses(
@@ -117,6 +134,7 @@ class Trainer:
     ):
         self.policy, self.model, self.score = policy, policy.model, score
         self.prompts, self.config, self.run = prompts, config, run
+        self.lam = config.lam
         self.pad_id = policy.tokenizer.pad_token_id
         self.queries = policy.encode(messages(prompts))
         self.value_head = torch.nn.Linear(self.model.config.hidden_size, 1).to(self.model.device)
@@ -174,12 +192,10 @@ class Trainer:
             clock.lap("reference")
 
         scores = scored.scores.to(device).float()
-        rewards = token_rewards(scores, old_logp, ref_logp, batch.mask, config.lam)
+        rewards = token_rewards(scores, old_logp, ref_logp, batch.mask, self.lam)
         advantages = gae(rewards, old_values, batch.mask, config.gamma, config.gae_lambda)
         returns = advantages + old_values
-        mean = masked_mean(advantages, batch.mask)
-        spread = masked_mean((advantages - mean) ** 2, batch.mask).sqrt()
-        advantages = (advantages - mean) / (spread + 1e-8) * batch.mask
+        advantages = whiten(advantages, batch.mask)
 
         stats = self._update(step, batch, old_logp, old_values, advantages, returns)
         clock.lap("update")
@@ -191,9 +207,10 @@ class Trainer:
             "objective/scores": scores.mean().item(),
             "objective/scores_std": scores.std().item(),
             "objective/kl": log_ratio.mean().item(),
+            "objective/kl_coef": self.lam,
             "objective/entropy": entropies.sum(-1).mean().item(),
-            "objective/non_score_reward": -config.lam * log_ratio.mean().item(),
-            "objective/rlhf_reward": (scores - config.lam * log_ratio).mean().item(),
+            "objective/non_score_reward": -self.lam * log_ratio.mean().item(),
+            "objective/rlhf_reward": (scores - self.lam * log_ratio).mean().item(),
             "val/num_eos_tokens": sum(o.ended for o in outputs),
             "val/generated_tokens": sum(len(o.token_ids) for o in outputs) + scored.tokens,
             "val/distinct_outputs": len({str(o) for o in outputs}) / len(outputs),
@@ -201,6 +218,9 @@ class Trainer:
             **clock.seconds("time/"),
             **{f"time/{name}": spent for name, spent in scored.seconds.items()},
         }
+        if config.adaptive_kl:
+            kl = metrics["objective/kl"]
+            self.lam = adapted_lam(self.lam, kl, config.batch_size, config.adaptive_kl)
         return metrics, scored.texts
 
     def _rows(self, step: int) -> list[int]:
@@ -220,10 +240,11 @@ class Trainer:
 
     def _update(self, step, batch, old_logp, old_values, advantages, returns) -> dict[str, float]:
         config, history = self.config, []
+        decay = 1 - (step - 1) / config.steps if config.lr_scheduler_type == "linear" else 1.0
         for group, rate in zip(
             self.optimizer.param_groups, (config.learning_rate, config.value_learning_rate)
         ):
-            group["lr"] = rate * (1 - (step - 1) / config.steps)
+            group["lr"] = rate * decay
         for epoch in range(config.epochs):
             seed = stage_seed(self.run.seed, step, "minibatches", epoch)
             order = torch.randperm(
@@ -276,6 +297,7 @@ class Trainer:
     def _state(self) -> dict[str, torch.Tensor]:
         tensors = {f"adapter/{n}": p for n, p in self.adapter.items()}
         tensors |= {f"value/{n}": p for n, p in self.value_head.state_dict().items()}
+        tensors["lam"] = torch.tensor(self.lam, dtype=torch.float64)
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": t for name, t in state.items()}
         return tensors
@@ -290,6 +312,7 @@ class Trainer:
                     parameter.copy_(tensors[f"adapter/{name}"])
             head = {n: tensors[f"value/{n}"] for n in self.value_head.state_dict()}
             self.value_head.load_state_dict(head)
+            self.lam = tensors["lam"].item()
             state: dict[int, dict] = {}
             for key, tensor in tensors.items():
                 if key.startswith("optimizer/"):

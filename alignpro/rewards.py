@@ -39,7 +39,7 @@ def form_score(prompt: Prompt, response: Response) -> float:
     how-to: steps, a third for each up to three. definition: one complete sentence (two: a half).
     choice: a quarter each for naming either option, weighing them, and a verdict. reason: a third
     for each reason up to three, told by a "because" (or another causal link) or listed. yes-no:
-    half for opening with Yes or No, half for one or two complete sentences.
+    it opens with Yes or No.
     Raises ValueError for a prompt without a kind.
     """
     kind = getattr(prompt, "kind", None)
@@ -55,8 +55,7 @@ def form_score(prompt: Prompt, response: Response) -> float:
         reasons = len(STEP.findall(response)) + len(CAUSE.findall(response))
         return min(reasons, 3) / 3
     if kind == "yesno":
-        concise = complete_sentences(response) in (1, 2)
-        return 0.5 * concise + 0.5 * bool(re.match(r"\W*(yes|no)\b", response, re.IGNORECASE))
+        return float(bool(re.match(r"\W*(yes|no)\b", response, re.IGNORECASE)))
     raise ValueError(f"the rubric needs a prompt's kind ({', '.join(KINDS)}), got {kind!r}")
 
 

@@ -1,8 +1,12 @@
 """Presets: what is right loads, what is wrong is named with its file and line."""
 
+import re
+import shutil
+
 import pytest
 
-from alignpro.config import PRESETS, ConfigError, load_preset
+from alignpro import config
+from alignpro.config import PRESETS, AdaptiveKLConfig, ConfigError, load_preset
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
@@ -61,6 +65,65 @@ def test_a_wrong_whole_is_refused(tmp_path, old, new, message):
     path, _ = edited(tmp_path, old, new)
     with pytest.raises(ConfigError, match=message):
         load_preset(path)
+
+
+PAPER = {
+    "learning_rate": 1.41e-5,
+    "value_learning_rate": 1.41e-5,
+    "batch_size": 256,
+    "minibatch_size": 1,
+    "epochs": 4,
+    "lam": 0.2,
+    "adaptive_kl": AdaptiveKLConfig(target=6, horizon=10000),
+    "gamma": 1,
+    "gae_lambda": 0.95,
+    "clip": 0.2,
+    "value_clip": 0.2,
+    "value_coefficient": 0.1,
+}
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """A preset that says `ppo: paper`, and the file of that section, both free to be changed."""
+    monkeypatch.setattr(config, "PRESETS", tmp_path / "presets")
+    shutil.copytree(PRESETS, config.PRESETS)
+    text = (PRESETS / "smoke.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub(r"^ppo:\n(  .*\n)+", "ppo: paper\n", text, flags=re.MULTILINE))
+    return path, config.PRESETS / "ppo" / "paper.yaml"
+
+
+def test_a_section_can_be_named(paper):
+    """`ppo: paper` holds the paper's hyper-parameters."""
+    ppo = load_preset(paper[0]).ppo
+    assert {name: getattr(ppo, name) for name in PAPER} == PAPER
+
+
+def test_a_section_that_is_not_there_is_named_with_the_ones_that_are(paper):
+    text = paper[0].read_text()
+    paper[0].write_text(text.replace("ppo: paper", "ppo: papers"))
+    line = text[: text.index("ppo: paper")].count("\n") + 1
+    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: preset.ppo: .*name one: paper"):
+        load_preset(paper[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  target: 6 ", "  target: 0 ", "preset.ppo.adaptive_kl.target: must be greater than 0"),
+        ("  horizon: 10000 ", "  horizont: 10000 ", "preset.ppo.adaptive_kl: unknown field"),
+        ("lr_scheduler_type: constant", "lr_scheduler_type: cosine", "linear, constant"),
+    ],
+)
+def test_a_wrong_field_of_a_named_section_is_found_in_its_own_file(paper, old, new, message):
+    text = paper[1].read_text()
+    assert old in text
+    paper[1].write_text(text.replace(old, new, 1))
+    line = text[: text.index(old)].count("\n") + 1
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_preset(paper[0])
+    assert str(caught.value).startswith(f"{paper[1]}:{line}:")
 
 
 def test_scientific_notation_without_a_dot_is_a_number(tmp_path):

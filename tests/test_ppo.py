@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpro import ppo
-from alignpro.config import SamplingConfig
+from alignpro.config import PRESETS, AdaptiveKLConfig, SamplingConfig, load_preset
 from alignpro.generation import Policy
 from alignpro.prompter import add_lora
 from alignpro.runs import Run, RunError
@@ -137,6 +138,68 @@ def test_a_stopped_run_goes_on_to_the_same_result(load_tiny, quick, tmp_path):
     for file in ("metrics.jsonl", "samples.jsonl"):
         assert without_times(resumed.run.read(file)) == without_times(whole.run.read(file))
     assert [row["step"] for row in resumed.run.read("metrics.jsonl")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kl", "factor"),
+    [(6.0, 1.0), (6.6, 1.01), (5.4, 0.99), (7.2, 1.02), (60.0, 1.02), (4.8, 0.98), (-3.0, 0.98)],
+)
+def test_the_adaptive_coefficient_moves_with_the_kl(kl, factor):
+    """Classic TRL's AdaptiveKLController: a tenth above the target is a tenth of n / horizon."""
+    config = AdaptiveKLConfig(target=6, horizon=10000)
+    assert ppo.adapted_lam(0.2, kl, 1000, config) == pytest.approx(0.2 * factor)
+
+
+def test_an_adaptive_coefficient_follows_its_recursion_through_a_resume(load_tiny, quick, tmp_path):
+    adaptive = AdaptiveKLConfig(target=0.3, horizon=20)
+    config = dataclasses.replace(
+        quick.ppo, steps=6, learning_rate=2e-2, lam=0.05, adaptive_kl=adaptive
+    )
+    preset = dataclasses.replace(quick, ppo=config)
+    whole = Toy(load_tiny, preset, tmp_path / "whole")
+    whole.trainer.train(progress=False)
+    rows = whole.run.read("metrics.jsonl")
+    lam = 0.05
+    for row in rows:
+        assert row["objective/kl_coef"] == pytest.approx(lam, rel=1e-12)
+        assert row["objective/non_score_reward"] == pytest.approx(-lam * row["objective/kl"])
+        lam *= 1 + min(max(row["objective/kl"] / 0.3 - 1, -0.2), 0.2) * config.batch_size / 20
+    moved = [b["objective/kl_coef"] > a["objective/kl_coef"] for a, b in zip(rows, rows[1:])]
+    assert set(moved) == {True, False}, "λ has to fall at first and to rise later"
+
+    calls = []
+
+    def dies_in_step_4(prompts, outputs, seed):
+        calls.append(seed)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return Toy.letters(prompts, outputs, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        Toy(load_tiny, preset, tmp_path / "cut", dies_in_step_4).trainer.train(progress=False)
+    resumed = Toy(load_tiny, preset, tmp_path / "cut")
+    resumed.trainer.train(progress=False)
+    assert without_times(resumed.run.read("metrics.jsonl")) == without_times(rows)
+    assert all(torch.equal(p, resumed.state()[n]) for n, p in whole.state().items())
+
+
+def test_the_papers_numbers_train(load_tiny, smoke, tmp_path):
+    """The fragment on a tiny model, its batch cut: λ falls, since hardly anything moves."""
+    text = (PRESETS / "smoke.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub(r"^ppo:\n(  .*\n)+", "ppo: paper\n", text, flags=re.MULTILINE))
+    paper = load_preset(path)
+    assert paper.ppo.minibatch_size == 1 and paper.ppo.epochs == 4
+    preset = dataclasses.replace(paper, ppo=dataclasses.replace(paper.ppo, batch_size=4, steps=3))
+    toy = Toy(load_tiny, preset, tmp_path)
+    start = toy.state()
+    toy.trainer.train(progress=False)
+    rows = toy.run.read("metrics.jsonl")
+    assert [r["lr"] for r in rows] == [1.41e-5] * 3
+    assert [r["objective/kl_coef"] for r in rows] == pytest.approx(
+        [0.2, 0.2 * (1 - 0.2 * 4 / 10000), 0.2 * (1 - 0.2 * 4 / 10000) ** 2], rel=1e-12
+    )
+    assert any((p - start[n]).abs().max() > 1e-5 for n, p in toy.state().items())
 
 
 def test_training_starts_at_the_reference(load_tiny, quick, tmp_path):

@@ -34,8 +34,8 @@ def prompt(kind, text="Should I buy or rent a bicycle?"):
         ("reason", "- Warm air rises, because it is light.\n- It cools.", True, 1.0),
         ("reason", "It rains when the air cools down.", True, 0.0),
         ("yesno", "No, it does not float in water.", True, 1.0),
-        ("yesno", "Yes, and the reason is that", False, 0.5),
-        ("yesno", "Nobody knows whether it floats.", True, 0.5),
+        ("yesno", "**Yes**, and the reason is that", False, 1.0),
+        ("yesno", "Nobody knows whether it floats.", True, 0.0),
     ],
 )
 def test_the_form_of_an_answer(kind, answer, ended, score):
