@@ -13,16 +13,17 @@ from alignpro.config import PrompterConfig
 from alignpro.generation import Policy
 
 # Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's
-# App. C.1). The paper's wording is not available: this one is ours.
+# App. C.1). The paper's wording is not available: this one is ours. It is a system message, so that
+# the prompter's last tokens are the user's own: behind a closing "Instruction:" its hidden states
+# differ five times less between kinds of question, and PPO hardly learned to tell them apart.
 META_PROMPT = {
     "suffix": (
         "Write one short instruction that can be added after the user's message, so that the "
-        "answer to it gets better. Do not answer the message.\n\nMessage: {prompt}\n\nInstruction:"
+        "answer to it gets better. Do not answer the message."
     ),
     "rewrite": (
         "Rewrite the user's message into a clearer, more specific prompt for an assistant, "
-        "keeping its meaning. Do not answer it; write only the new prompt.\n\nMessage: {prompt}"
-        "\n\nNew prompt:"
+        "keeping its meaning. Do not answer it; write only the new prompt."
     ),
 }
 
@@ -61,9 +62,9 @@ class Prompter:
         self.policy, self.form = policy, form
 
     def messages(self, prompts: Sequence[str]) -> list[list[dict]]:
-        """What the prompter is asked: the meta-prompt around each x, as one user's message."""
-        ask = META_PROMPT[self.form]
-        return [[{"role": "user", "content": ask.format(prompt=x)}] for x in prompts]
+        """What the prompter is asked: the meta-prompt, then each x as the user's message."""
+        ask = {"role": "system", "content": META_PROMPT[self.form]}
+        return [[ask, {"role": "user", "content": str(x)}] for x in prompts]
 
     def rewritten(self, prompts: Sequence[str], outputs: Sequence[str]) -> list[str]:
         """x' from the prompter's outputs, white space folded; an empty output leaves x as is."""

@@ -150,7 +150,16 @@ def test_the_adaptive_coefficient_moves_with_the_kl(kl, factor):
     assert ppo.adapted_lam(0.2, kl, 1000, config) == pytest.approx(0.2 * factor)
 
 
-def test_an_adaptive_coefficient_follows_its_recursion_through_a_resume(load_tiny, quick, tmp_path):
+def test_an_adaptive_coefficient_follows_its_recursion_through_a_resume(
+    load_tiny, quick, tmp_path, monkeypatch
+):
+    used, token_rewards = [], ppo.token_rewards
+
+    def spied(scores, logp, ref_logp, mask, lam):
+        used.append(lam)
+        return token_rewards(scores, logp, ref_logp, mask, lam)
+
+    monkeypatch.setattr(ppo, "token_rewards", spied)
     adaptive = AdaptiveKLConfig(target=0.3, horizon=20)
     config = dataclasses.replace(
         quick.ppo, steps=6, learning_rate=2e-2, lam=0.05, adaptive_kl=adaptive
@@ -159,6 +168,7 @@ def test_an_adaptive_coefficient_follows_its_recursion_through_a_resume(load_tin
     whole = Toy(load_tiny, preset, tmp_path / "whole")
     whole.trainer.train(progress=False)
     rows = whole.run.read("metrics.jsonl")
+    assert used == [row["objective/kl_coef"] for row in rows]
     lam = 0.05
     for row in rows:
         assert row["objective/kl_coef"] == pytest.approx(lam, rel=1e-12)

@@ -36,10 +36,11 @@ def test_a_rewrite_replaces_the_prompt_unless_it_is_empty():
 
 
 @pytest.mark.parametrize("form", META_PROMPT)
-def test_the_meta_prompt_carries_the_prompt_but_not_its_kind(form):
+def test_the_prompter_is_asked_with_the_prompt_but_not_its_kind(form):
     prompt = load_prompts("help", "train", 1)[0]
-    text = Prompter(policy=None, form=form).messages([prompt])[0][0]["content"]
-    assert str(prompt) in text and prompt.kind not in text.replace(prompt, "")
+    system, user = Prompter(policy=None, form=form).messages([prompt])[0]
+    assert system == {"role": "system", "content": META_PROMPT[form]}
+    assert user == {"role": "user", "content": str(prompt)}
 
 
 def test_the_neutral_menu_leaves_the_best_suffixes_out():
