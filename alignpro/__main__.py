@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def main() -> int:
@@ -15,6 +16,7 @@ def main() -> int:
     command.add_argument("--dataset", help="only this dataset")
     command.add_argument("--seed", type=int, help="only this seed")
     command.add_argument("--runs", default="runs", help="folder of the runs (default: runs)")
+    command.add_argument("--results", help="folder of what is kept of them (default: results)")
     command.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     arguments = parser.parse_args()
 
@@ -26,6 +28,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     import torch
+    from accelerate import PartialState
 
     from alignpro.evaluation import compare_runs
     from alignpro.experiments import RESULTS, reference_tables, reproduce
@@ -35,12 +38,15 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     datasets = None if arguments.dataset is None else [arguments.dataset]
     seeds = None if arguments.seed is None else [arguments.seed]
-    failed = reproduce(preset, arguments.runs, datasets=datasets, seeds=seeds)
+    results = Path(arguments.results or RESULTS)
+    failed = reproduce(preset, arguments.runs, results, datasets, seeds)
+    if not PartialState().is_main_process:
+        return 1 if failed else 0
     use_style()
-    for folder in sorted((RESULTS / preset.name).glob("*/")):
-        runs = compare_runs(reference_tables(preset.name, folder.name), resamples=100)
+    for folder in sorted((results / preset.name).glob("*/")):
+        runs = compare_runs(reference_tables(preset.name, folder.name, results), resamples=100)
         figure = run_means(runs, f"Held-out prompts of `{folder.name}`, one dot a run")
-        figure.savefig(RESULTS / preset.name / f"{folder.name}.png", dpi=150)
+        figure.savefig(results / preset.name / f"{folder.name}.png", dpi=150)
     return 1 if failed else 0
 
 

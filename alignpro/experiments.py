@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from accelerate import PartialState
 
 from alignpro import data, models, ppo
 from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
@@ -85,8 +86,10 @@ class Cell:
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
         name = function_name(reward)
-        self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
-        self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
+        self.process = PartialState()
+        with self.process.main_process_first():
+            self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
+            self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
         self._frozen: Policy | None = None
 
     def prompts(self, split: str) -> list[Prompt]:
@@ -216,14 +219,18 @@ class Cell:
         started = time.perf_counter()
         prompts = self.prompts("train")
         ppo.Trainer(policy, prompts, messages, score, config, run).train(progress)
-        save()
-        rows = run.read("metrics.jsonl")
-        seconds = sum(row[name] for row in rows for name in STEP_PARTS)
-        run.finish(
-            training_seconds=round(seconds, 1),
-            session_seconds=round(time.perf_counter() - started, 1),
-            trained_parameters=sum(p.numel() for p in policy.model.parameters() if p.requires_grad),
-        )
+        if self.process.is_main_process:
+            save()
+            rows = run.read("metrics.jsonl")
+            seconds = sum(row[name] for row in rows for name in STEP_PARTS)
+            trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+            run.finish(
+                training_seconds=round(seconds, 1),
+                session_seconds=round(time.perf_counter() - started, 1),
+                trained_parameters=trained,
+                processes=self.process.num_processes,
+            )
+        self.process.wait_for_everyone()
 
     def _trainable(self, role: int):
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
@@ -233,28 +240,33 @@ class Cell:
 
     def _untrained(self, progress: bool = True) -> Prompter:
         """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
-        config = self.preset.prompter
-        model, tokenizer = self._trainable(0)
+        config, folder = self.preset.prompter, self.run.folder / "warm_start"
+        # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
         sampling = as_it_is(self.preset.frozen, config.max_new_tokens)
         if config.warm_start.steps:
-            folder = self.run.folder / "warm_start"
-            if not folder.exists():
-                adapted = add_lora(model, config, stage_seed(self.seed, "warm start"))
-                policy = Policy(adapted, tokenizer, sampling)
-                queries = policy.encode(
-                    Prompter(policy, config.form).messages(self.prompts("train"))
-                )
-                menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
-                seed = stage_seed(self.seed, "warm start", "examples")
-                ppo.warm_start(policy, queries, menu, config.warm_start, seed, progress)
-                partial = folder.with_suffix(".partial")
-                adapted.save_pretrained(partial, safe_serialization=True)
-                partial.rename(folder)
-                model, tokenizer = self._trainable(0)
+            with self.process.main_process_first():
+                if not folder.exists():
+                    self._warm_start(sampling, folder, progress)
+        model, tokenizer = self._trainable(0)
+        if config.warm_start.steps:
             model = merge_adapter(model, folder)
         adapted = add_lora(model, config, stage_seed(self.seed, "adapter"))
         policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
         return Prompter(policy, config.form)
+
+    def _warm_start(self, sampling: SamplingConfig, folder: Path, progress: bool) -> None:
+        """Teach a fresh adapter to write entries of the menu, and keep it in `folder`."""
+        config = self.preset.prompter
+        model, tokenizer = self._trainable(0)
+        adapted = add_lora(model, config, stage_seed(self.seed, "warm start"))
+        policy = Policy(adapted, tokenizer, sampling)
+        queries = policy.encode(Prompter(policy, config.form).messages(self.prompts("train")))
+        menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
+        seed = stage_seed(self.seed, "warm start", "examples")
+        ppo.warm_start(policy, queries, menu, config.warm_start, seed, progress)
+        partial = folder.with_suffix(".partial")
+        adapted.save_pretrained(partial, safe_serialization=True)
+        partial.rename(folder)
 
     def _score(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
@@ -290,11 +302,13 @@ class Cell:
         return ppo.Scored(scores, texts, seconds)
 
     def export(self, results: Path = RESULTS) -> Path:
-        """Copy what a reader needs of a finished run into `results/`: small, plain files."""
+        """Copy what a reader needs of the finished runs into `results/`: small, plain files."""
         target = results / self.preset.name / self.dataset / f"seed{self.seed}"
-        target.mkdir(parents=True, exist_ok=True)
-        for name in EXPORTED:
-            shutil.copyfile(self.run.folder / name, target / name)
+        for run, folder in ((self.run, target), (self.oracle_run, target / "rlhf")):
+            if run.finished:
+                folder.mkdir(parents=True, exist_ok=True)
+                for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
+                    shutil.copyfile(path, folder / path.name)
         return target
 
 
@@ -305,27 +319,32 @@ def reproduce(
     datasets: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[str]:
-    """Train and evaluate every dataset × seed of a preset, skipping what is done.
+    """Train and evaluate every dataset × seed of a preset, oracle included, skipping what is done.
 
     `datasets` and `seeds` select cells and leave the preset, and with it each run's identity, as
     it is. Prints one line a cell with the time left. A failing cell is reported and the others go
     on; returns the names of those that failed.
     """
     cells = [(d, s) for s in seeds or preset.seeds for d in datasets or preset.datasets]
-    failed, start = [], time.perf_counter()
+    failed, start, process = [], time.perf_counter(), PartialState()
     for number, (dataset, seed) in enumerate(cells, 1):
         name = f"{preset.name}/{dataset}/seed{seed}"
         try:
             cell = Cell(preset, dataset, seed, root=root)
-            cell.evaluate()
-            folder = cell.export(results)
-            outcome = f"in {folder}"
+            cell.train()
+            cell.train_oracle()
+            if process.is_main_process:  # sampling for a table is not worth sharing out
+                cell.evaluate()
+                cell.evaluate_oracle()
+                cell.export(results)
+            process.wait_for_everyone()
+            outcome = f"in {results}"
         except Exception as error:  # one cell must not take the others down
             failed.append(name)
             outcome = f"FAILED: {error}"
         spent = time.perf_counter() - start
         left = spent / number * (len(cells) - number) / 60
-        print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left", flush=True)
+        process.print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left")
     return failed
 
 

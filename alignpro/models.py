@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from platformdirs import user_cache_dir
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -36,8 +37,10 @@ class ModelError(RuntimeError):
 
 
 def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator of this process where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", PartialState().local_process_index)
 
 
 def dtype() -> torch.dtype:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, reduce
 from tqdm import tqdm
 
 from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
@@ -105,14 +107,15 @@ def ppo_losses(
     """
     ratio = ((logp - old_logp) * mask).exp()
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-    policy_loss = masked_mean(torch.max(-advantages * ratio, -advantages * clipped), mask)
+    free, held = -advantages * ratio, -advantages * clipped
+    policy_loss = masked_mean(torch.max(free, held), mask)
     near = old_values + (values - old_values).clamp(-config.value_clip, config.value_clip)
     errors = torch.max((values - returns) ** 2, (near - returns) ** 2)
     value_loss = 0.5 * masked_mean(errors, mask)
     with torch.no_grad():
         stats = {
             "policy/approxkl_avg": 0.5 * masked_mean((logp - old_logp) ** 2, mask).item(),
-            "policy/clipfrac_avg": masked_mean((ratio != clipped).float(), mask).item(),
+            "policy/clipfrac_avg": masked_mean((held > free).float(), mask).item(),
             "loss/policy_avg": policy_loss.item(),
             "loss/value_avg": value_loss.item(),
             "val/ratio": masked_mean(ratio, mask).item(),
@@ -121,7 +124,10 @@ def ppo_losses(
 
 
 class Trainer:
-    """Trains the LoRA adapter of `policy` against `score`, step by step, resumably."""
+    """Trains the LoRA adapter of `policy` against `score`, step by step, resumably.
+
+    Raises ValueError for a policy that samples at another temperature than 1, or truncates.
+    """
 
     def __init__(
         self,
@@ -132,6 +138,18 @@ class Trainer:
         config: PPOConfig,
         run: Run,
     ):
+        sampling = policy.sampling
+        if (sampling.temperature, sampling.top_p, sampling.top_k) != (1, 1, 0):
+            raise ValueError(
+                f"PPO needs a policy that samples as it is, got {sampling}: with any other "
+                "temperature or truncation its KL and ratios are those of another distribution"
+            )
+        self.process = PartialState()
+        if config.minibatch_size % self.process.num_processes:
+            raise ValueError(
+                f"{self.process.num_processes} processes cannot share out a minibatch of "
+                f"{config.minibatch_size}: their number must divide it"
+            )
         self.policy, self.model, self.score = policy, policy.model, score
         self.prompts, self.config, self.run = prompts, config, run
         self.lam = config.lam
@@ -151,17 +169,15 @@ class Trainer:
 
     def train(self, progress: bool = True) -> None:
         """Run (or go on with) all steps; raises RunError at a non-finite loss, state saved."""
-        done = self._resume()
-        steps = self.config.steps
-        with tqdm(total=steps, initial=done, desc="PPO", disable=not progress) as bar:
+        with self.process.main_process_first():
+            done = self._resume()
+        steps, writes = self.config.steps, self.process.is_main_process
+        with tqdm(total=steps, initial=done, desc="PPO", disable=not (progress and writes)) as bar:
             for step in range(done + 1, steps + 1):
                 metrics, samples = self._step(step)
-                self.run.append("metrics.jsonl", [metrics])
-                if step % self.config.sample_every == 0 or step in (1, steps):
-                    self.run.append("samples.jsonl", [{"step": step, **s} for s in samples[:8]])
-                if step % self.config.checkpoint_every == 0 or step == steps:
-                    self.run.save_checkpoint(step, self._state())
-                self._warn(metrics, bar)
+                if writes:
+                    self._record(step, metrics, samples)
+                    self._warn(metrics, bar)
                 bar.set_postfix(
                     reward=f"{metrics['objective/scores']:.3f}",
                     kl=f"{metrics['objective/kl']:.2f}",
@@ -169,15 +185,27 @@ class Trainer:
                 )
                 bar.update()
 
+    def _record(self, step: int, metrics: dict, samples: list[dict]) -> None:
+        config, last = self.config, step == self.config.steps
+        self.run.append("metrics.jsonl", [metrics])
+        if step % config.sample_every == 0 or step == 1 or last:
+            self.run.append("samples.jsonl", [{"step": step, **s} for s in samples[:8]])
+        if step % config.checkpoint_every == 0 or last:
+            self.run.save_checkpoint(step, self._state())
+
     def _step(self, step: int) -> tuple[dict, list[dict]]:
         config, clock = self.config, _Clock()
         rows = self._rows(step)
         prompts = [self.prompts[i] for i in rows]
         messages_ids = [self.queries[i] for i in rows]
-        outputs = self.policy.generate_ids(messages_ids, stage_seed(self.run.seed, step, "rollout"))
+        # Each process samples and scores its share; every one then knows the whole batch.
+        share = slice(self.process.process_index, None, self.process.num_processes)
+        seed = stage_seed(self.run.seed, step, "rollout")
+        outputs = self.policy.generate_ids(messages_ids[share], seed)
         clock.lap("rollout")
 
-        scored = self.score(prompts, outputs, stage_seed(self.run.seed, step, "score"))
+        scored = self.score(prompts[share], outputs, stage_seed(self.run.seed, step, "score"))
+        outputs, scored = self._gathered(outputs, scored)
         clock.lap("score")
 
         device = self.model.device
@@ -223,6 +251,15 @@ class Trainer:
             self.lam = adapted_lam(self.lam, kl, config.batch_size, config.adaptive_kl)
         return metrics, scored.texts
 
+    def _gathered(self, outputs: list[Response], scored: Scored) -> tuple[list[Response], Scored]:
+        """The shares of all processes, in the order of the batch; times are this process's own."""
+        if self.process.num_processes == 1:
+            return outputs, scored
+        mine = [(outputs, torch.as_tensor(scored.scores).cpu(), scored.texts, scored.tokens)]
+        outputs, scores, texts, tokens = zip(*gather_object(mine))
+        whole = Scored(torch.stack(scores, 1).flatten(), _dealt(texts), scored.seconds, sum(tokens))
+        return _dealt(outputs), whole
+
     def _rows(self, step: int) -> list[int]:
         """Prompt indices of one batch: every prompt once before any comes again."""
         size, count = self.config.batch_size, len(self.prompts)
@@ -250,8 +287,11 @@ class Trainer:
             order = torch.randperm(
                 config.batch_size, generator=torch.Generator().manual_seed(seed)
             ).to(batch.mask.device)
-            for index in order.split(config.minibatch_size):
+            for whole in order.split(config.minibatch_size):
+                index = whole[self.process.process_index :: self.process.num_processes]
                 part = batch.rows(index)
+                # Means are over the tokens of the whole minibatch.
+                share = part.mask.sum() / batch.mask[whole].sum()
                 width = part.tokens.shape[1]
                 logp, _, hidden = forward(self.model, part, self.pad_id)
                 policy_loss, value_loss, stats = ppo_losses(
@@ -264,20 +304,27 @@ class Trainer:
                     part.mask,
                     config,
                 )
-                loss = policy_loss + config.value_coefficient * value_loss
-                if not torch.isfinite(loss):
-                    self.run.save_checkpoint(step, self._state(), name="not-finite")
-                    raise RunError(
-                        f"the loss is not finite ({loss.item()}) at step {step}. The last good "
-                        f"checkpoint and the state at the failure are kept in {self.run.folder}/"
-                        "checkpoints; a smaller learning_rate or clip usually helps."
-                    )
+                loss = (policy_loss + config.value_coefficient * value_loss) * share
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 for group in self.optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad = reduce(parameter.grad, "sum")
+                norms = [
                     torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                    for group in self.optimizer.param_groups
+                ]
+                if not torch.isfinite(torch.stack([loss.detach(), *norms])).all():
+                    self.run.save_checkpoint(step, self._state(), name="not-finite")
+                    raise RunError(
+                        f"the loss ({loss.item()}) or its gradient is not finite at step {step}. "
+                        "The last good checkpoint and the state at the failure are kept in "
+                        f"{self.run.folder}/checkpoints; a smaller learning_rate or clip usually "
+                        "helps."
+                    )
                 self.optimizer.step()
-                history.append(stats)
+                shares = torch.tensor(list(stats.values())) * share.cpu()
+                history.append(dict(zip(stats, reduce(shares, "sum").tolist())))
         means = {k: sum(h[k] for h in history) / len(history) for k in history[0]}
         return {**means, "lr": self.optimizer.param_groups[0]["lr"]}
 
@@ -323,6 +370,11 @@ class Trainer:
         for name in ("metrics.jsonl", "samples.jsonl"):
             self.run.cut_back(name, step)
         return step
+
+
+def _dealt(shares: Sequence[Sequence]) -> list:
+    """One list from the shares that it was dealt into, card by card."""
+    return [item for cards in zip(*shares, strict=True) for item in cards]
 
 
 class _Clock:

@@ -35,23 +35,23 @@ NEUTRAL_MENU = (
     "Give an example.",
     "Think about it first.",
     "Be clear and specific.",
-    "Say what matters most.",
     "Explain the reason.",
-    "Give me a short list.",
     "Give me the steps.",
-    "Give three reasons.",
+    "Give me a short list.",
     "Write three sentences.",
-    "Tell me both sides.",
+    "Say it in a few words.",
+    "Recommend one.",
+    "Is it true?",
 )
 
 # Written by hand for the kinds of question: baselines, and the warm start's other menu.
 BEST_SUFFIXES = (
     "List three numbered steps.",
+    "List three reasons.",
     "Use bullet points.",
     "In one sentence.",
     "Which one is better and why?",
-    "Start with: This is because",
-    "Answer: yes or no, because",
+    "Answer yes or no.",
 )
 
 

@@ -102,8 +102,12 @@ def embed(texts: Sequence[str]) -> torch.Tensor:
 
 
 def relevance(prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:
-    """Cosine of the embeddings of prompt and response, negative values as 0; [B] in [0, 1]."""
-    return (embed(prompts) * embed(responses)).sum(-1).clamp(0, 1)
+    """How far a response stays on its prompt's subject: twice the cosine of their embeddings.
+
+    [B] in [0, 1]. From a cosine of ½ on a response is on the subject, and no more is asked: what a
+    cosine varies above that says more about the wording of the prompt than about the response.
+    """
+    return (2 * (embed(prompts) * embed(responses)).sum(-1)).clamp(0, 1)
 
 
 def rubric(prompts: Sequence[Prompt], responses: Sequence[Response]) -> torch.Tensor:

@@ -65,14 +65,15 @@ pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
 
 # %% [markdown]
 # Each kind wants its own form of answer: steps for a how-to, one complete sentence for a
-# definition, both options named and weighed for a choice, a "because" for a reason and a Yes or No
-# at the start for a closed question, the last two in one or two complete sentences.
+# definition, both options named and weighed for a choice, up to three reasons, linked by a
+# "because" or listed, for a why, and a Yes or No at the start for a closed question.
 #
 # ## The rubric, term by term
 #
 # r\*(x, y) = relevance × (¼ + ¾ form) × no repetition, in [0, 1]:
 #
-# * **relevance**: cosine of the sentence embeddings of the *original* prompt and the answer;
+# * **relevance**: twice the cosine of the sentence embeddings of the *original* prompt and the
+#   answer, at most 1;
 # * **form**: whether the answer has the form that this kind of question asks for;
 # * **no repetition**: the share of distinct word trigrams.
 #

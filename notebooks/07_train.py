@@ -51,6 +51,8 @@ cell = Cell(settings, dataset, seed)
 #
 # Both roles are played by the models that the preset names. The prompter ρ gets a LoRA adapter;
 # the frozen LLM π_F gets nothing, and training reads neither its weights nor its probabilities.
+# Where a preset says `int8`, the layers that are not trained multiply in 8 bits on a CPU: a step
+# is then faster, and π_F is a slightly different, but still one fixed, model.
 
 # %%
 pd.DataFrame(
@@ -65,7 +67,8 @@ pd.DataFrame(
 #
 # Without a meta-prompt a prompter answers the prompt instead of rewriting it (the paper's App.
 # C.1). The paper's wording is not available; ours asks for a short instruction, which is added to
-# the prompt: x' = x + suffix. A rewrite therefore always keeps x word for word.
+# the prompt: x' = x + suffix. A rewrite therefore always keeps x word for word. The meta-prompt is
+# the system message, and the user's message is x alone.
 
 # %%
 from alignpro.prompter import META_PROMPT, NEUTRAL_MENU

@@ -1,6 +1,7 @@
 """A whole cell on tiny models: end to end, killed and resumed, and the errors on the way."""
 
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec
 from alignpro.experiments import Cell, reference_tables, reproduce
@@ -154,6 +156,31 @@ def test_killed_at_any_moment_the_same_command_ends_alike(tmp_path):
         for n in ("whole", "killed")
     ]
     assert adapters[0] == adapters[1]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tmp_path):
+    """The same global batch, shared out by `accelerate launch`: the same prompter, up to rounding."""
+    for processes in (1, 2):
+        command = [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--cpu"),
+            *("--num_processes", str(processes), "--num_machines", "1"),
+            *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process"),
+            *("1", "-m", "alignpro", "reproduce", "--preset", "smoke", "--seed", "0"),
+            *("--runs", str(tmp_path / str(processes)), "--results", str(tmp_path / "results")),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for part in ("align-pro", "rlhf"):
+        one, two = (
+            load_file(next((tmp_path / n).glob(f"*{part}*/*/adapter_model.safetensors")))
+            for n in "12"
+        )
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-3)
+    card = json.loads(next((tmp_path / "2").glob("*align-pro*/card.json")).read_text())
+    assert card["processes"] == 2
 
 
 @pytest.mark.slow

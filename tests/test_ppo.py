@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -79,7 +80,7 @@ def test_losses_of_a_case_by_hand(smoke):
     assert policy_loss.item() == pytest.approx((-1.2 + 1.5 - 1.0) / 3)
     # First value moved by 1, clipped to 0.5: the larger of (1 - 2)^2 and (0.5 - 2)^2 counts.
     assert value_loss.item() == pytest.approx(0.5 * (1.5**2 + 0 + 1) / 3)
-    assert stats["policy/clipfrac_avg"] == pytest.approx(1.0)
+    assert stats["policy/clipfrac_avg"] == pytest.approx(1 / 3)
     policy_loss.backward()
     assert logp.grad[0].tolist() == pytest.approx([0.0, 0.5, -1 / 3, 0.0])
 
@@ -227,6 +228,23 @@ def test_a_score_that_is_not_finite_stops_the_run_and_says_so(load_tiny, quick, 
     toy = Toy(load_tiny, quick, tmp_path, broken)
     with pytest.raises(RunError, match="not finite.* at step 1"):
         toy.trainer.train(progress=False)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(load_tiny, quick, tmp_path):
+    toy = Toy(load_tiny, quick, tmp_path)
+    before = toy.state()
+    next(iter(toy.trainer.adapter.values())).register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(RunError, match="gradient is not finite at step 1"):
+        toy.trainer.train(progress=False)
+    assert all(torch.equal(p, before[n]) for n, p in toy.state().items())
+    assert toy.run.load_checkpoint() is None
+
+
+def test_a_policy_that_does_not_sample_as_it_is_is_refused(load_tiny, quick, tmp_path):
+    toy = Toy(load_tiny, quick, tmp_path)
+    toy.policy.sampling = dataclasses.replace(toy.policy.sampling, top_p=0.9)
+    with pytest.raises(ValueError, match="samples as it is, got .*top_p=0.9"):
+        ppo.Trainer(toy.policy, QUERIES, None, None, quick.ppo, toy.run)
 
 
 def test_every_prompt_comes_once_before_any_comes_again(load_tiny, quick, tmp_path):

@@ -59,7 +59,7 @@ def test_relevance_orders_answers_by_subject():
     on, off = relevance(
         [question] * 2, ["Boil the egg in hot water.", "The moon orbits the earth."]
     )
-    assert on > 0.5 > 0.3 > off
+    assert on > 0.9 > 0.4 > off
 
 
 def test_the_rubric_is_the_product_of_its_terms():

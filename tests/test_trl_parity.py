@@ -267,6 +267,7 @@ def test_metrics_agree_where_they_mean_the_same(both):
             "objective/non_score_reward",
             "objective/rlhf_reward",
             "policy/approxkl_avg",
+            "policy/clipfrac_avg",
             "val/ratio",
             "loss/policy_avg",
             "loss/value_avg",
@@ -276,17 +277,8 @@ def test_metrics_agree_where_they_mean_the_same(both):
         assert theirs["policy/clipfrac_avg"] > 0.05 and theirs["val/clipfrac_avg"] > 0.05
 
 
-def test_clip_fractions_and_entropies_are_counted_differently(both):
-    """Ours: ratios outside the clip range; TRL's: those that the clip holds back."""
-    outside = held_back = 0
-    for local in both.trl.backward:
-        outside += ((local["ratio"] - 1).abs() > NUMBERS["clip"]).float().mean().item()
-        held_back += (local["pg_losses2"] > local["pg_losses"]).float().mean().item()
-    count = len(both.trl.backward)
-    mean = [sum(log["policy/clipfrac_avg"] for log in x.logs) / 2 for x in (both.ours, both.trl)]
-    assert mean == pytest.approx([outside / count, held_back / count], abs=1e-5)
-    assert outside > held_back
-    # Ours sums exact entropies over a completion; TRL's is the one-sample estimate of that sum.
+def test_entropies_are_counted_differently(both):
+    """Ours sums exact entropies over a completion; TRL's is the one-sample estimate of that sum."""
     for mine, theirs, local in zip(both.ours.logs, both.trl.logs, both.locals):
         sampled = -local["logprobs"].sum(-1).mean().item()
         assert theirs["objective/entropy"] == pytest.approx(sampled, rel=1e-5)
