@@ -5,7 +5,7 @@ BIN := .venv/bin
 export TRL_EXPERIMENTAL_SILENCE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help book test smoke reproduce notebooks lint clean
+.PHONY: help book test smoke reproduce bench notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: .venv/installed ## run all tests
 
 reproduce: .venv/installed ## train and evaluate every dataset and seed of the cpu preset, resumably
 	@$(BIN)/python -m alignpro reproduce --preset cpu
+
+bench: .venv/installed ## time a PPO step and the sampler against TRL and transformers (about 10 minutes)
+	@$(BIN)/python tools/bench.py
 
 notebooks: .venv/installed ## regenerate notebooks/*.ipynb from their .py sources
 	@$(BIN)/python tools/book.py --pair
