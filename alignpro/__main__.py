@@ -28,11 +28,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     import torch
-    from accelerate import PartialState
 
     from alignpro.evaluation import compare_runs
     from alignpro.experiments import RESULTS, reference_tables, reproduce
     from alignpro.figures import run_means, use_style
+    from alignpro.models import process
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -40,7 +40,7 @@ def main() -> int:
     seeds = None if arguments.seed is None else [arguments.seed]
     results = Path(arguments.results or RESULTS)
     failed = reproduce(preset, arguments.runs, results, datasets, seeds)
-    if not PartialState().is_main_process:
+    if not process().is_main_process:
         return 1 if failed else 0
     use_style()
     for folder in sorted((results / preset.name).glob("*/")):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from accelerate import PartialState
 
 from alignpro import data, models, ppo
 from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
@@ -86,7 +85,7 @@ class Cell:
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
         name = function_name(reward)
-        self.process = PartialState()
+        self.process = models.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
             self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
@@ -119,9 +118,12 @@ class Cell:
 
     def train(self, progress: bool = True) -> Prompter:
         """Train the prompter (or go on, or load it where that is done) and return it."""
-        prompter = self._untrained(progress)
         folder = self.run.folder / "prompter"
-        if not self.run.finished:
+        if self.run.finished:
+            prompter = self._untrained(progress)
+        else:
+            with self.process.main_process_first():
+                prompter = self._untrained(progress)
             self._fit(
                 self.run,
                 self.preset.ppo,
@@ -244,9 +246,8 @@ class Cell:
         # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
         sampling = as_it_is(self.preset.frozen, config.max_new_tokens)
         if config.warm_start.steps:
-            with self.process.main_process_first():
-                if not folder.exists():
-                    self._warm_start(sampling, folder, progress)
+            if not folder.exists():
+                self._warm_start(sampling, folder, progress)
         model, tokenizer = self._trainable(0)
         if config.warm_start.steps:
             model = merge_adapter(model, folder)
@@ -279,7 +280,7 @@ class Cell:
             scores = self.reward(prompts, responses)
             done = time.perf_counter()
             texts = [
-                {"prompt": x, "rewrite": z, "response": y, "score": round(float(r), 4)}
+                {"prompt": str(x), "rewrite": z, "response": str(y), "score": round(float(r), 4)}
                 for x, z, y, r in zip(prompts, rewrites, responses, scores)
             ]
             seconds = {"frozen": round(answered - start, 3), "reward": round(done - answered, 3)}
@@ -296,7 +297,7 @@ class Cell:
         scores = self.reward(prompts, outputs)
         seconds = {"reward": round(time.perf_counter() - start, 3)}
         texts = [
-            {"prompt": x, "response": y, "score": round(float(r), 4)}
+            {"prompt": str(x), "response": str(y), "score": round(float(r), 4)}
             for x, y, r in zip(prompts, outputs, scores)
         ]
         return ppo.Scored(scores, texts, seconds)
@@ -326,7 +327,7 @@ def reproduce(
     on; returns the names of those that failed.
     """
     cells = [(d, s) for s in seeds or preset.seeds for d in datasets or preset.datasets]
-    failed, start, process = [], time.perf_counter(), PartialState()
+    failed, start, process = [], time.perf_counter(), models.process()
     for number, (dataset, seed) in enumerate(cells, 1):
         name = f"{preset.name}/{dataset}/seed{seed}"
         try:

@@ -36,11 +36,16 @@ class ModelError(RuntimeError):
     """A model that cannot be had; the message says which ways there are to get it."""
 
 
+def process() -> PartialState:
+    """This process among those that `torchrun` or `accelerate launch` started, or the only one."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def device() -> torch.device:
     """The accelerator of this process where there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", PartialState().local_process_index)
+    return torch.device("cuda", process().local_process_index)
 
 
 def dtype() -> torch.dtype:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
 from tqdm import tqdm
 
 from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
 from alignpro.generation import Policy, Response
 from alignpro.logprobs import forward, make_batch, with_trunk
+from alignpro.models import process
 from alignpro.runs import Run, RunError, stage_seed
 
 
@@ -144,7 +144,7 @@ class Trainer:
                 f"PPO needs a policy that samples as it is, got {sampling}: with any other "
                 "temperature or truncation its KL and ratios are those of another distribution"
             )
-        self.process = PartialState()
+        self.process = process()
         if config.minibatch_size % self.process.num_processes:
             raise ValueError(
                 f"{self.process.num_processes} processes cannot share out a minibatch of "

@@ -74,11 +74,23 @@ def simplex(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     flat = {k: part[["y1", "y2", "y3"]].to_numpy() @ corners for k, part in frame.groupby("kind")}
     ax.fill(*corners.T, fill=False, ec=GREY, lw=1)
     for (x, y), name, side in zip(corners, ["worst", "middling", "best answer"], [-1, -1, 1]):
-        ax.annotate(name, (x, y), (0, 9 * side), textcoords="offset points", ha="center",
-                    va="center", fontsize=9)
+        ax.annotate(
+            name,
+            (x, y),
+            (0, 9 * side),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+        )
     points = flat["rewrite"]
-    ax.fill(*points[ConvexHull(points).vertices].T, color=SKY, alpha=0.25, lw=0,
-            label="what prompting can reach")
+    ax.fill(
+        *points[ConvexHull(points).vertices].T,
+        color=SKY,
+        alpha=0.25,
+        lw=0,
+        label="what prompting can reach",
+    )
     ax.plot(*points.T, "o", color=BLUE, ms=5, label=r"rewrites $\pi_F(\cdot|x')$")
     for name in ("RLHF", "Align-Pro"):
         ax.plot(*flat[name].T, color=COLORS[name], lw=2.5, label=f"{name}, every leash")
@@ -103,11 +115,22 @@ def tilt_shares(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     labels = [f"g = {g[name]:.2f}" for name in table.columns]
     ax.stackplot(table.index, table.T, colors=shades, labels=labels, ec="white", lw=0.4)
     ax.set(xscale="log", ylim=(0, 1), xlim=(table.index.min(), table.index.max()))
-    _finish(ax, "From the best rewrite to the untrained prompter", LAMBDA,
-            r"share of each rewrite in $\rho^*$", legend=False)
+    _finish(
+        ax,
+        "From the best rewrite to the untrained prompter",
+        LAMBDA,
+        r"share of each rewrite in $\rho^*$",
+        legend=False,
+    )
     handles, names = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], names[::-1], frameon=False, fontsize=8, loc="center left",
-              bbox_to_anchor=(1, 0.5))
+    ax.legend(
+        handles[::-1],
+        names[::-1],
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     return ax
 
 
@@ -130,8 +153,14 @@ def training_regret(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Columns: step, regret, lam_kl (= lam KL(rho || rho*)), of a prompter in training."""
     ax = _axes(ax)
     ax.plot(frame["step"], frame["regret"], color=SKY, lw=5, label=r"regret $F(\rho^*)-F(\rho)$")
-    ax.plot(frame["step"], frame["lam_kl"], color=BLACK, lw=1.2, ls="--",
-            label=r"$\lambda\,$KL$(\rho\,\|\,\rho^*)$")
+    ax.plot(
+        frame["step"],
+        frame["lam_kl"],
+        color=BLACK,
+        lw=1.2,
+        ls="--",
+        label=r"$\lambda\,$KL$(\rho\,\|\,\rho^*)$",
+    )
     ax.set_yscale("log")
     return _finish(ax, "The regret is a KL, at every step", "step of gradient ascent", "reward")
 
@@ -189,13 +218,34 @@ def stacked_gap(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = _axes(ax, 8.2)
     lam, low = frame["lam"], np.minimum(frame["rewriting"], 0)
     high = np.maximum(frame["rewriting"], 0)
-    ax.fill_between(lam, 0, frame["fine_tuning"], color=ORANGE, alpha=0.55, lw=0,
-                    label=r"+ fine-tuning gains, $\beta$ Jeff")
-    ax.fill_between(lam, frame["fine_tuning"], frame["fine_tuning"] + high, color=PINK, alpha=0.55,
-                    lw=0, label=r"+ untrained rewriting, $J(\pi_F)-J_0$")
+    ax.fill_between(
+        lam,
+        0,
+        frame["fine_tuning"],
+        color=ORANGE,
+        alpha=0.55,
+        lw=0,
+        label=r"+ fine-tuning gains, $\beta$ Jeff",
+    )
+    ax.fill_between(
+        lam,
+        frame["fine_tuning"],
+        frame["fine_tuning"] + high,
+        color=PINK,
+        alpha=0.55,
+        lw=0,
+        label=r"+ untrained rewriting, $J(\pi_F)-J_0$",
+    )
     ax.fill_between(lam, low, 0, color=PINK, alpha=0.55, lw=0)
-    ax.fill_between(lam, low - frame["learning"], low, color=SKY, alpha=0.55, lw=0,
-                    label=r"$-$ the prompter learns, $\lambda$ Jeff")
+    ax.fill_between(
+        lam,
+        low - frame["learning"],
+        low,
+        color=SKY,
+        alpha=0.55,
+        lw=0,
+        label=r"$-$ the prompter learns, $\lambda$ Jeff",
+    )
     ax.plot(lam, frame["gap"], color=BLACK, lw=2.4, label=r"the gap $\Delta$, their sum")
     ax.set_xscale("log")
     _finish(ax, "The gap, exactly: three parts", LAMBDA, "reward", legend=False)
@@ -233,8 +283,7 @@ def bound_scatter(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(part["gap"], part["value"], marker, color=color, ms=3.5, alpha=0.6, label=name)
     ax.plot([low, 1], [low, 1], color=BLACK, lw=1, label="bound = gap")
     ax.set(xlim=(low, frame["gap"].max() + 0.05), ylim=(low, high))
-    _finish(ax, "Bound against gap on random instances", r"gap $\Delta$", "bound",
-            legend=False)
+    _finish(ax, "Bound against gap on random instances", r"gap $\Delta$", "bound", legend=False)
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1), markerscale=1.8)
     return ax
 
@@ -244,11 +293,23 @@ def phase_diagram(frame: pd.DataFrame, border: pd.DataFrame, ax: Axes | None = N
     ax = _axes(ax)
     table = frame.pivot(index="lam", columns="beta", values="delta")
     size = float(np.quantile(np.abs(table.to_numpy()), 0.8))
-    mesh = ax.pcolormesh(table.columns, table.index, table, cmap="PuOr_r", shading="nearest",
-                         vmin=-size, vmax=size, rasterized=True)
+    mesh = ax.pcolormesh(
+        table.columns,
+        table.index,
+        table,
+        cmap="PuOr_r",
+        shading="nearest",
+        vmin=-size,
+        vmax=size,
+        rasterized=True,
+    )
     ax.plot(border["beta"], border["lam_c"], color=BLACK, lw=2.2, label=r"$\lambda_c(\beta)$")
-    ax.set(xscale="log", yscale="log", xlim=(table.columns.min(), table.columns.max()),
-           ylim=(table.index.min(), table.index.max()))
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlim=(table.columns.min(), table.columns.max()),
+        ylim=(table.index.min(), table.index.max()),
+    )
     ax.figure.colorbar(mesh, ax=ax, extend="both", label=r"gap $\Delta$: RLHF minus prompter")
     box = {"boxstyle": "round", "fc": "white", "ec": "none", "alpha": 0.75}
     ax.text(0.03, 0.93, "RLHF ahead", transform=ax.transAxes, bbox=box)
@@ -260,8 +321,15 @@ def phase_diagram(frame: pd.DataFrame, border: pd.DataFrame, ax: Axes | None = N
 def sandwich(frame: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
     """Columns: lam, floor, exact, ceiling."""
     ax = _axes(ax, 6.4, 3.4)
-    ax.fill_between(frame["lam"], frame["floor"], frame["ceiling"], color=SKY, alpha=0.35, lw=0,
-                    label="between floor and ceiling")
+    ax.fill_between(
+        frame["lam"],
+        frame["floor"],
+        frame["ceiling"],
+        color=SKY,
+        alpha=0.35,
+        lw=0,
+        label="between floor and ceiling",
+    )
     ax.plot(frame["lam"], frame["exact"], color=BLACK, lw=2, label="exact")
     ax.set_xscale("log")
     return _finish(ax, title, LAMBDA, "reward")
