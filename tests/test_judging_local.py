@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from alignpro import local_judge
-from alignpro.experiments import RESULTS
+from alignpro.experiments import RESULTS, reference_tables
 from alignpro.judging import Judge, validate
 from alignpro.local_judge import ServerError, local_server, rubric_judge
 from alignpro.models import cache_folder, smollm2_folder
-from alignpro.verdicts import parse_verdict
+from alignpro.verdicts import SYSTEM_PROMPT, parse_verdict
 
 FOLDER = RESULTS / "judge" / "smollm2-135m"
 VERDICTS = sorted(FOLDER.glob("*.jsonl"))
@@ -31,6 +31,19 @@ def test_a_local_server_judges_two_pairs_and_is_gone(tmp_path):
         assert table["a_first_reply"].str.len().gt(0).all()
     gone = judge.compare(pairs[:1], tmp_path / "verdicts.sqlite", progress=False)
     assert gone["a_first_problem"].tolist() == ["failed: APIConnectionError"]
+
+
+@pytest.mark.slow
+def test_the_measurement_of_the_page_can_be_made_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = next(iter(reference_tables("cpu", "help").values()))
+    local_judge.measure(table, {"a prompt": SYSTEM_PROMPT}, tmp_path / "new", 1, max_tokens=8)
+    card = json.loads((tmp_path / "new" / "card.json").read_text())
+    assert card["pairs"] == 1 and card["system_prompts"] == {"a prompt": SYSTEM_PROMPT}
+    said = pd.read_json(tmp_path / "new" / "a_prompt.jsonl", lines=True, dtype=False)
+    kept = pd.read_json(VERDICTS[0], lines=True, dtype=False)
+    assert list(said.columns) == list(kept.columns) and len(said) == 1
+    assert len(rubric_judge(said, "help", 0.05)) == 1
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch):
