@@ -107,14 +107,14 @@ class Cell:
 
     def suffix_table(self, progress: bool = True) -> pd.DataFrame:
         """Rewards of every hand-written suffix on the validation prompts, a row a response."""
-        path = self.run.folder / "suffixes.parquet"
-        if not path.exists():
-            candidates = {
-                s or "(nothing)": constant(s) for s in ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
-            }
-            samples = self.preset.evaluation.validation_samples
-            self._measure(path, candidates, self.frozen, "validation", samples, progress)
-        return pd.read_parquet(path)
+        suffixes = ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
+        return self._stage(
+            self.run.folder / "suffixes.parquet",
+            lambda: ({s or "(nothing)": constant(s) for s in suffixes}, self.frozen),
+            "validation",
+            self.preset.evaluation.validation_samples,
+            progress,
+        )
 
     def train(self, progress: bool = True) -> Prompter:
         """Train the prompter (or go on, or load it where that is done) and return it."""
@@ -168,8 +168,8 @@ class Cell:
 
     def evaluate(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of Align-Pro and every baseline, a row a response."""
-        path = self.run.folder / "evaluation.parquet"
-        if not path.exists():
+
+        def made() -> tuple[dict[str, Rewriter], Policy]:
             best, by_kind = best_suffixes(self.suffix_table(progress))
             rewriters = {
                 "No Fine-Tuning": unchanged,
@@ -178,34 +178,38 @@ class Cell:
                 "Best suffix per kind (oracle)": per_kind(by_kind),
                 "Align-Pro": self.train(progress),
             }
-            samples = self.preset.evaluation.samples
-            self._measure(path, rewriters, self.frozen, "test", samples, progress)
-        return pd.read_parquet(path)
+            return rewriters, self.frozen
+
+        path, samples = self.run.folder / "evaluation.parquet", self.preset.evaluation.samples
+        return self._stage(path, made, "test", samples, progress)
 
     def evaluate_oracle(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of the RLHF oracle to the prompts of `evaluate`, from its seeds."""
-        path = self.oracle_run.folder / "evaluation.parquet"
-        if not path.exists():
-            oracle, samples = self.train_oracle(progress), self.preset.evaluation.samples
-            self._measure(path, {"RLHF": unchanged}, oracle, "test", samples, progress)
-        return pd.read_parquet(path)
+        return self._stage(
+            self.oracle_run.folder / "evaluation.parquet",
+            lambda: ({"RLHF": unchanged}, self.train_oracle(progress)),
+            "test",
+            self.preset.evaluation.samples,
+            progress,
+        )
 
-    def _measure(
+    def _stage(
         self,
         path: Path,
-        rewriters: dict[str, Rewriter],
-        policy: Policy,
+        made: Callable[[], tuple[dict[str, Rewriter], Policy]],
         split: str,
         samples: int,
         progress: bool,
-    ) -> None:
-        """Write the table of responses to the prompts of `split`, whole or not at all."""
-        seed = stage_seed(self.seed, path.name)
-        prompts = self.prompts(split)
-        table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
-        partial = path.with_suffix(".partial")
-        table.assign(seed=self.seed).to_parquet(partial, index=False)
-        partial.rename(path)
+    ) -> pd.DataFrame:
+        """The table kept at `path`; only where there is none are its models made and asked."""
+        if not path.exists():
+            rewriters, policy = made()
+            seed, prompts = stage_seed(self.seed, path.name), self.prompts(split)
+            table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
+            partial = path.with_suffix(".partial")
+            table.assign(seed=self.seed).to_parquet(partial, index=False)
+            partial.rename(path)
+        return pd.read_parquet(path)
 
     def _fit(
         self,

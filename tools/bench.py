@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import gc
 import os
 import resource
 import subprocess
@@ -40,7 +39,7 @@ from trl_adapter import BlackBoxReward, ValueOnTrunk  # noqa: E402
 from alignpro import generation, models, ppo  # noqa: E402
 from alignpro.config import Preset, load_preset  # noqa: E402
 from alignpro.experiments import Cell  # noqa: E402
-from alignpro.generation import Policy, left_pad  # noqa: E402
+from alignpro.generation import Policy, filter_logits, left_pad  # noqa: E402
 from alignpro.runs import provenance, write_json  # noqa: E402
 
 BATCH, MINIBATCH = 32, 16
@@ -264,16 +263,10 @@ def sampling(rounds: int) -> dict[str, list[float]]:
 
 def _sorted_filter(logits, temperature, top_k, top_p):
     """The whole vocabulary sorted, as transformers does it: the way not taken."""
-    logits = logits.float() / temperature
     if top_k:
         floor = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < floor, float("-inf"))
-    if top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        dropped = (before >= top_p).scatter(-1, order, before >= top_p)
-        logits = logits.masked_fill(dropped, float("-inf"))
-    return logits, None
+    return filter_logits(logits, temperature, 0, top_p)
 
 
 # What each optimisation is worth: the time without it over the time with it.
@@ -368,7 +361,6 @@ def main() -> None:
         result["tokens_per_second"] = sampling(arguments.rounds)
         print("steps")
         result["seconds"] = steps(root, arguments.rounds)
-        gc.collect()
         print("optimisations")
         result["ratio_without"] = ablations(root, arguments.rounds)
         print("limits")
