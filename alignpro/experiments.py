@@ -167,16 +167,20 @@ class Cell:
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
 
     def evaluate(self, progress: bool = True) -> pd.DataFrame:
-        """Held-out responses of Align-Pro and every baseline, a row a response."""
+        """Held-out responses of Align-Pro and every baseline, a row a response.
+
+        Rewrites and answers are both drawn with the preset's `frozen` sampling: the paper gives
+        one set of parameters for generation in evaluation.
+        """
 
         def made() -> tuple[dict[str, Rewriter], Policy]:
             best, by_kind = best_suffixes(self.suffix_table(progress))
             rewriters = {
                 "No Fine-Tuning": unchanged,
-                "Untrained prompter": self._untrained(progress),
+                "Untrained prompter": self._evaluated(self._untrained(progress)),
                 "Best constant suffix": constant(best),
                 "Best suffix per kind (oracle)": per_kind(by_kind),
-                "Align-Pro": self.train(progress),
+                "Align-Pro": self._evaluated(self.train(progress)),
             }
             return rewriters, self.frozen
 
@@ -258,6 +262,12 @@ class Cell:
         adapted = add_lora(model, config, stage_seed(self.seed, "adapter"))
         policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
         return Prompter(policy, config.form)
+
+    def _evaluated(self, prompter: Prompter) -> Prompter:
+        """`prompter`, sampled in evaluation as every model is, no longer at temperature 1."""
+        length = prompter.policy.sampling.max_new_tokens
+        prompter.policy.sampling = dataclasses.replace(self.preset.frozen, max_new_tokens=length)
+        return prompter
 
     def _warm_start(self, sampling: SamplingConfig, folder: Path, progress: bool) -> None:
         """Teach a fresh adapter to write entries of the menu, and keep it in `folder`."""
