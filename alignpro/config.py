@@ -8,6 +8,7 @@ be named instead of written out: `ppo: paper` is the section in `presets/ppo/pap
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -151,6 +152,21 @@ class Preset:
     rlhf: RLHFConfig
     evaluation: EvaluationConfig
     generation_batch: int = _number(low=1)
+
+
+def described(preset: Preset) -> dict:
+    """`preset` as plain values, without the options that are not set.
+
+    A run's identity and the configuration kept beside a result are made of this, so that a new
+    option leaves the runs alone that do not use it.
+    """
+    return json.loads(json.dumps(_without_none(dataclasses.asdict(preset))))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value
 
 
 def load_preset(name_or_path: str | Path) -> Preset:

@@ -7,7 +7,6 @@ when whole: they are written beside it and renamed.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import hashlib
 import inspect
@@ -20,7 +19,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from alignpro.config import Preset
+from alignpro.config import Preset, described
 
 PACKAGE = Path(__file__).parent
 # What training and sampling depend on; figures, tables and presets of other scales do not count.
@@ -128,12 +127,12 @@ class Run:
             "reward": reward,
             "seed": seed,
         }
-        key = digest(dataclasses.asdict(preset), code_digest(), self.cell)
+        key = digest(described(preset), code_digest(), self.cell)
         slug = f"{preset.name}-{dataset}-{''.join(pair)}-{kind}-s{seed}-{key}"
         self.folder = Path(root) / slug.lower().replace(" ", "-")
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "config.json").exists():
-            config = {"cell": self.cell, "preset": dataclasses.asdict(preset)}
+            config = {"cell": self.cell, "preset": described(preset)}
             write_json(self.folder / "config.json", config)
 
     @property

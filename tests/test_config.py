@@ -1,5 +1,6 @@
 """Presets: what is right loads, what is wrong is named with its file and line."""
 
+import dataclasses
 import re
 import shutil
 
@@ -12,6 +13,18 @@ from alignpro.config import PRESETS, AdaptiveKLConfig, ConfigError, load_preset
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_preset_loads_under_its_own_name(path):
     assert load_preset(path.stem).name == path.stem
+
+
+def test_an_option_that_is_not_set_leaves_no_trace_in_what_a_run_is_named_after():
+    preset = load_preset("cpu")
+    plain = config.described(preset)
+    assert plain["ppo"]["lam"] == preset.ppo.lam
+    assert plain["architectures"] == [["P1", "F1"]], "plain JSON: lists, no tuples"
+    assert preset.ppo.adaptive_kl is None and "adaptive_kl" not in plain["ppo"]
+    controlled = dataclasses.replace(preset.ppo, adaptive_kl=AdaptiveKLConfig(6.0, 10000))
+    changed = config.described(dataclasses.replace(preset, ppo=controlled))
+    assert changed["ppo"].pop("adaptive_kl") == {"target": 6.0, "horizon": 10000}
+    assert changed == plain
 
 
 def test_unknown_preset_lists_the_known_ones():

@@ -1,6 +1,5 @@
 """The committed results: made by today's preset, and recomputable from the texts they keep."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from alignpro.config import load_preset
+from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.evaluation import compare_runs
 from alignpro.experiments import RESULTS, reference_tables
@@ -30,7 +29,7 @@ def test_the_book_has_reference_runs_to_show():
 def test_a_result_was_made_by_the_preset_of_today(folder):
     config = json.loads((folder / "config.json").read_text())
     preset = load_preset(folder.parts[-3])
-    assert config["preset"] == json.loads(json.dumps(dataclasses.asdict(preset)))
+    assert config["preset"] == described(preset)
     assert config["cell"]["dataset"] == folder.parts[-2]
     card = json.loads((folder / "card.json").read_text())
     assert {"date", "commit", "versions", "hardware", "training_seconds"} <= card.keys()
