@@ -30,8 +30,9 @@ def main() -> int:
     import torch
 
     from alignpro.evaluation import compare_runs
-    from alignpro.experiments import RESULTS, reference_tables, reproduce
+    from alignpro.experiments import RESULTS
     from alignpro.figures import run_means, use_style
+    from alignpro.matrix import reference_tables, reproduce
     from alignpro.models import process
 
     if arguments.threads:

@@ -34,6 +34,23 @@ def per_kind(suffixes: dict[str, str]) -> Rewriter:
     return lambda prompts, seed: [f"{x} {suffixes[x.kind]}".strip() for x in prompts]
 
 
+def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Callable) -> Rewriter:
+    """Best of `count` rewrites (C12): draw them, let π_F answer each once, keep the best-scored.
+
+    The kept rewrite is answered afresh in evaluation, so that a lucky answer is not counted twice.
+    """
+
+    def chosen(prompts: Sequence[Prompt], seed: int) -> list[str]:
+        asked = [x for x in prompts for _ in range(count)]
+        rewrites = rewrite(asked, seed)
+        # `evaluate` answers with seed + 1: choosing needs noise of its own.
+        scores = np.asarray(reward(asked, frozen.generate(rewrites, seed + 2)), dtype=float)
+        best = scores.reshape(len(prompts), count).argmax(axis=1)
+        return [rewrites[row * count + int(pick)] for row, pick in enumerate(best)]
+
+    return chosen
+
+
 def evaluate(
     rewriters: dict[str, Rewriter],
     frozen: Policy,
@@ -85,8 +102,34 @@ def best_suffixes(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
 
 
 def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean reward by prompt (rows, ids) and configuration (columns)."""
+    """Mean reward by prompt (rows, ids) and configuration (columns), over all runs."""
     return table.pivot_table(index="id", columns="configuration", values="reward", sort=False)
+
+
+def _rewards(table: pd.DataFrame, configuration: str) -> np.ndarray:
+    """Rewards [runs, prompts, samples] of one configuration; a table without `seed` is one run.
+
+    Raises ValueError where a run has not answered the prompts that the others have.
+    """
+    part = table[table["configuration"] == configuration]
+    part = part if "seed" in part else part.assign(seed=0)
+    wide = part.pivot_table(index=["seed", "id"], columns="sample", values="reward", sort=True)
+    runs, prompts = wide.index.get_level_values(0).unique(), part["id"].nunique()
+    if len(wide) != len(runs) * prompts or wide.isna().any(axis=None):
+        raise ValueError(f"the runs of {configuration!r} have not answered the same prompts")
+    return wide.to_numpy().reshape(len(runs), prompts, -1)
+
+
+def _resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Bootstrap means [resamples, ...] of `values` [runs, prompts, ...], over runs and prompts.
+
+    The two are drawn apart, since all runs answer the same prompts. Over a few runs a bootstrap is
+    too sure of itself: its variance is that of the runs times (runs − 1) / runs.
+    """
+    rng, (runs, prompts) = np.random.default_rng(seed), values.shape[:2]
+    by_run = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+    by_prompt = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples) / prompts
+    return np.einsum("br,bp,rp...->b...", by_run, by_prompt, values, optimize=True)
 
 
 def _interval(draws: np.ndarray) -> tuple[float, float]:
@@ -95,25 +138,21 @@ def _interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled(count: int, resamples: int, seed: int) -> np.ndarray:
-    """Row indices [resamples, count] of bootstrap samples over prompts."""
-    return np.random.default_rng(seed).integers(count, size=(resamples, count))
-
-
 def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
-    """Mean and variance of the reward by configuration, with 95 % bootstrap intervals over prompts.
+    """Mean and variance of the reward by configuration, with 95 % bootstrap intervals.
 
-    The variance is that of all responses, and is split by the law of total variance into `within`
-    (over the responses to one prompt, averaged over prompts) and `across` (of the prompt means).
+    Intervals are over prompts, and over runs where the column `seed` tells several. The variance is
+    that of all responses, split by the law of total variance into `within` (over the responses to
+    one prompt), `across` (of the prompt means of one run) and `runs_apart` (of the runs' means).
     """
     rows = []
-    for name, part in table.groupby("configuration", sort=False):
-        rewards = part.pivot(index="id", columns="sample", values="reward").to_numpy()
-        first, second = rewards.mean(axis=1), (rewards**2).mean(axis=1)
-        drawn = _resampled(len(rewards), resamples, seed)
-        means = first[drawn].mean(axis=1)
-        mean_low, mean_high = _interval(means)
-        variance_low, variance_high = _interval(second[drawn].mean(axis=1) - means**2)
+    for name in table["configuration"].unique():
+        rewards = _rewards(table, name)
+        moments = np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2)], axis=-1)
+        first, second = _resampled(moments, resamples, seed).T
+        mean_low, mean_high = _interval(first)
+        variance_low, variance_high = _interval(second - first**2)
+        means = moments[..., 0]
         rows.append(
             {
                 "configuration": name,
@@ -123,32 +162,45 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
                 "variance": rewards.var(),
                 "variance_low": variance_low,
                 "variance_high": variance_high,
-                "within": rewards.var(axis=1).mean(),
-                "across": rewards.mean(axis=1).var(),
-                "prompts": rewards.shape[0],
-                "samples": rewards.shape[1],
+                "within": rewards.var(axis=2).mean(),
+                "across": means.var(axis=1).mean(),
+                "runs_apart": means.mean(axis=1).var(),
+                "runs": rewards.shape[0],
+                "prompts": rewards.shape[1],
+                "samples": rewards.shape[2],
             }
         )
     return pd.DataFrame(rows).set_index("configuration")
 
 
+# A difference of this many standard errors is found in four tests of five at the 5 % level.
+DETECTABLE = 1.96 + 0.84
+
+
 def paired_gain(
     table: pd.DataFrame, better: str, base: str, resamples: int, seed: int = 0
 ) -> dict[str, float]:
-    """Mean difference of prompt means, `better` − `base`, with its error over prompts.
+    """Mean difference of rewards, `better` − `base`, paired by prompt and run.
 
-    Returns gain, standard_error, low, high (95 % bootstrap over prompts) and the number of prompts.
+    Returns gain; standard_error, from the spread over prompts and, where there are several, over
+    runs; low, high (95 % bootstrap over both); effect_size (Cohen's d of the prompts' differences);
+    detectable (the least true difference that a test of this size finds with a power of 80 % at the
+    5 % level); and the numbers of runs and prompts. Raises ValueError where the runs do not pair.
     """
-    means = prompt_means(table)
-    difference = (means[better] - means[base]).to_numpy()
-    drawn = _resampled(len(difference), resamples, seed)
-    low, high = _interval(difference[drawn].mean(axis=1))
+    difference = _rewards(table, better).mean(axis=2) - _rewards(table, base).mean(axis=2)
+    runs, prompts = difference.shape
+    by_prompt, by_run = difference.mean(axis=0), difference.mean(axis=1)
+    error = by_prompt.var(ddof=1) / prompts + (by_run.var(ddof=1) / runs if runs > 1 else 0.0)
+    low, high = _interval(_resampled(difference, resamples, seed))
     return {
         "gain": float(difference.mean()),
-        "standard_error": float(difference.std(ddof=1) / np.sqrt(len(difference))),
+        "standard_error": float(np.sqrt(error)),
         "low": low,
         "high": high,
-        "prompts": len(difference),
+        "effect_size": float(difference.mean() / by_prompt.std(ddof=1)),
+        "detectable": float(DETECTABLE * np.sqrt(error)),
+        "runs": runs,
+        "prompts": prompts,
     }
 
 

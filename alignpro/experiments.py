@@ -19,6 +19,7 @@ from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
 from alignpro.data import Prompt, load_prompts
 from alignpro.evaluation import (
     Rewriter,
+    best_of,
     best_suffixes,
     constant,
     evaluate,
@@ -48,7 +49,9 @@ EXPORTED = (
     "samples.jsonl",
     "suffixes.parquet",
     "evaluation.parquet",
+    "best_of.parquet",
 )
+BEST_OF = (4, 16)
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -187,6 +190,20 @@ class Cell:
         path, samples = self.run.folder / "evaluation.parquet", self.preset.evaluation.samples
         return self._stage(path, made, "test", samples, progress)
 
+    def evaluate_best_of(self, progress: bool = True) -> pd.DataFrame:
+        """Held-out responses of best-of-n over rewrites of ρ_sft: what choosing gains untrained.
+
+        ρ_sft is drawn from as it is, as C12 has it; fewer answers a prompt, since each costs n + 1.
+        """
+
+        def made() -> tuple[dict[str, Rewriter], Policy]:
+            reference = self._untrained(progress)
+            of = {n: best_of(n, reference, self.frozen, self.reward) for n in BEST_OF}
+            return {f"Best of {n} rewrites": rewriter for n, rewriter in of.items()}, self.frozen
+
+        path = self.run.folder / "best_of.parquet"
+        return self._stage(path, made, "test", self.preset.evaluation.validation_samples, progress)
+
     def evaluate_oracle(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of the RLHF oracle to the prompts of `evaluate`, from its seeds."""
         return self._stage(
@@ -317,53 +334,15 @@ class Cell:
         return ppo.Scored(scores, texts, seconds)
 
     def export(self, results: Path = RESULTS) -> Path:
-        """Copy what a reader needs of the finished runs into `results/`: small, plain files."""
-        target = results / self.preset.name / self.dataset / f"seed{self.seed}"
-        for run, folder in ((self.run, target), (self.oracle_run, target / "rlhf")):
+        """Copy what a reader needs of the finished runs into `results/`: small, plain files.
+
+        Returns the prompter's folder; the oracle's is named after the frozen LLM alone.
+        """
+        for run in (self.oracle_run, self.run):
+            architecture = "".join(run.cell["architecture"])
+            folder = results / self.preset.name / self.dataset / architecture / f"seed{self.seed}"
             if run.finished:
                 folder.mkdir(parents=True, exist_ok=True)
                 for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
                     shutil.copyfile(path, folder / path.name)
-        return target
-
-
-def reproduce(
-    preset: Preset,
-    root: str | Path = "runs",
-    results: Path = RESULTS,
-    datasets: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-) -> list[str]:
-    """Train and evaluate every dataset × seed of a preset, oracle included, skipping what is done.
-
-    `datasets` and `seeds` select cells and leave the preset, and with it each run's identity, as
-    it is. Prints one line a cell with the time left. A failing cell is reported and the others go
-    on; returns the names of those that failed.
-    """
-    cells = [(d, s) for s in seeds or preset.seeds for d in datasets or preset.datasets]
-    failed, start, process = [], time.perf_counter(), models.process()
-    for number, (dataset, seed) in enumerate(cells, 1):
-        name = f"{preset.name}/{dataset}/seed{seed}"
-        try:
-            cell = Cell(preset, dataset, seed, root=root)
-            cell.train()
-            cell.train_oracle()
-            if process.is_main_process:  # sampling for a table is not worth sharing out
-                cell.evaluate()
-                cell.evaluate_oracle()
-                cell.export(results)
-            process.wait_for_everyone()
-            outcome = f"in {results}"
-        except Exception as error:  # one cell must not take the others down
-            failed.append(name)
-            outcome = f"FAILED: {error}"
-        spent = time.perf_counter() - start
-        left = spent / number * (len(cells) - number) / 60
-        process.print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left")
-    return failed
-
-
-def reference_tables(preset_name: str, dataset: str, results: Path = RESULTS) -> dict:
-    """Evaluation tables of the runs in `results/`, by "seed 0", "seed 1", ...; none is no error."""
-    found = sorted((results / preset_name / dataset).glob("seed*/evaluation.parquet"))
-    return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}
+        return folder

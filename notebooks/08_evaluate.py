@@ -40,7 +40,8 @@ import pandas as pd
 from alignpro import figures
 from alignpro.config import load_preset
 from alignpro.evaluation import compare_runs, paired_gain, prompt_means, summary
-from alignpro.experiments import Cell, reference_tables
+from alignpro.experiments import Cell
+from alignpro.matrix import reference_tables
 
 figures.use_style()
 settings = load_preset(preset)

@@ -51,7 +51,8 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro import figures, judging_figures
-from alignpro.experiments import RESULTS, reference_tables
+from alignpro.experiments import RESULTS
+from alignpro.matrix import reference_tables
 from alignpro.judging import Judge, report, reward_judge, validate
 
 figures.use_style()

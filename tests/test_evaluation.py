@@ -7,6 +7,7 @@ from scipy import stats
 
 from alignpro.data import Prompt
 from alignpro.evaluation import (
+    best_of,
     best_suffixes,
     constant,
     evaluate,
@@ -30,6 +31,14 @@ def table_of(rewards):
     )
 
 
+def runs_of(rewards):
+    """The same from {configuration: [runs, prompts, samples] rewards}."""
+    runs = len(next(iter(rewards.values())))
+    return pd.concat(
+        [table_of({name: r[i] for name, r in rewards.items()}).assign(seed=i) for i in range(runs)]
+    )
+
+
 def test_mean_and_variances_by_hand():
     result = summary(table_of({"A": [[0.0, 1.0], [1.0, 1.0]]}), resamples=200).loc["A"]
     assert result["mean"] == 0.75
@@ -39,10 +48,15 @@ def test_mean_and_variances_by_hand():
     assert (result["prompts"], result["samples"]) == (2, 2)
 
 
-def test_the_variance_is_the_sum_of_its_sources():
-    rewards = np.random.default_rng(0).random((30, 5))
-    result = summary(table_of({"A": rewards}), resamples=200).loc["A"]
-    assert result["variance"] == pytest.approx(result["within"] + result["across"])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_the_variance_is_the_sum_of_its_sources(runs):
+    rewards = np.random.default_rng(0).random((runs, 30, 5)) + np.arange(runs)[:, None, None] / 4
+    result = summary(runs_of({"A": rewards}), resamples=200).loc["A"]
+    assert result["variance"] == pytest.approx(rewards.var())
+    assert result["variance"] == pytest.approx(
+        result["within"] + result["across"] + result["runs_apart"]
+    )
+    assert (result["runs_apart"] > 0) == (runs > 1)
 
 
 def test_the_paired_gain_is_that_of_a_paired_t_test():
@@ -74,6 +88,49 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         result = summary(table_of({"A": rewards}), resamples=400, seed=seed).loc["A"]
         covered += result["mean_low"] <= 0.5 <= result["mean_high"]
     assert 180 <= covered <= 198
+
+
+def test_the_gain_over_several_runs_by_hand():
+    """Two runs of two prompts: differences 0.1, 0.3 and 0.3, 0.5."""
+    base = np.zeros((2, 2, 1))
+    better = np.array([[[0.1], [0.3]], [[0.3], [0.5]]])
+    gain = paired_gain(runs_of({"A": better, "B": base}), "A", "B", 500)
+    assert gain["gain"] == pytest.approx(0.3)
+    # Prompt means 0.2, 0.4 and run means 0.2, 0.4: a sample variance of 0.02 over 2, twice.
+    assert gain["standard_error"] == pytest.approx(np.sqrt(0.01 + 0.01))
+    assert gain["effect_size"] == pytest.approx(0.3 / np.sqrt(0.02))
+    assert gain["detectable"] == pytest.approx(2.8 * np.sqrt(0.02))
+    assert (gain["runs"], gain["prompts"]) == (2, 2)
+    assert (gain["low"], gain["high"]) == (pytest.approx(0.1), pytest.approx(0.5))
+
+
+def test_a_detectable_difference_is_found_four_times_in_five():
+    rng, found = np.random.default_rng(4), 0
+    for _ in range(300):
+        noise = rng.normal(0, 0.2, (40, 1))
+        gain = paired_gain(
+            table_of({"A": noise + 2.8 * 0.2 / np.sqrt(40), "B": np.zeros((40, 1))}), "A", "B", 100
+        )
+        found += gain["gain"] > 1.96 * gain["standard_error"]
+    assert 0.72 < found / 300 < 0.88
+
+
+def test_intervals_over_runs_and_prompts_cover_the_truth():
+    rng, covered = np.random.default_rng(5), 0
+    for seed in range(200):
+        prompts, runs = rng.normal(0, 0.1, (1, 40, 1)), rng.normal(0, 0.03, (12, 1, 1))
+        better = 0.2 + prompts + runs + rng.normal(0, 0.1, (12, 40, 2))
+        table = runs_of({"A": better, "B": np.zeros_like(better)})
+        gain = paired_gain(table, "A", "B", 300, seed)
+        covered += gain["low"] <= 0.2 <= gain["high"]
+    assert 178 <= covered <= 198
+
+
+def test_runs_that_answered_other_prompts_are_refused():
+    table = runs_of({"A": np.zeros((2, 3, 2)), "B": np.zeros((2, 3, 2))})
+    short = table[~((table["seed"] == 1) & (table["id"] == "p2"))]
+    with pytest.raises(ValueError, match="runs of 'A' have not answered the same prompts"):
+        paired_gain(short, "A", "B", 100)
 
 
 def prompts_of(*kinds):
@@ -116,3 +173,29 @@ def test_evaluate_scores_the_original_prompt_and_keeps_every_text(load_tiny, gre
     }
     assert (table["reward"] == table["response"].str.len()).all()
     assert prompt_means(table).shape == (2, 2)
+
+
+def test_best_of_keeps_the_rewrite_whose_answer_scored_best():
+    """A frozen LLM that repeats what it is asked, and a reward that reads a number in it."""
+
+    class Echo:
+        def __init__(self):
+            self.seeds = []
+
+        def generate(self, prompts, seed):
+            self.seeds.append(seed)
+            return [f"{p}!" for p in prompts]
+
+    def numbered(prompts, seed):
+        order = np.random.default_rng(seed).permutation(len(prompts))
+        return [f"{x} {n}" for x, n in zip(prompts, order)]
+
+    def reward(prompts, responses):
+        return [int(y.rstrip("!").rsplit(" ", 1)[1]) for y in responses]
+
+    frozen, prompts = Echo(), prompts_of("howto", "reason", "choice")
+    chosen = best_of(4, numbered, frozen, reward)(prompts, 7)
+    drawn = np.random.default_rng(7).permutation(12).reshape(3, 4)
+    assert chosen == [f"Question {i}? {row.max()}" for i, row in enumerate(drawn)]
+    assert frozen.seeds == [9], "one pass over all rewrites, with noise of its own"
+    assert best_of(1, numbered, frozen, reward)(prompts, 7) == numbered(prompts, 7)

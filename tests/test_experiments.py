@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec
-from alignpro.experiments import Cell, reference_tables, reproduce
+from alignpro.experiments import Cell
+from alignpro.matrix import matrix_table, reference_tables, reproduce
 from alignpro.models import ModelError, load
 
 CONFIGURATIONS = [
@@ -31,7 +32,7 @@ CONFIGURATIONS = [
 def test_a_cell_from_prompts_to_results(quick, tmp_path):
     preset = dataclasses.replace(quick, seeds=(0,))
     assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == []
-    folder = tmp_path / "results" / "smoke" / "help" / "seed0"
+    folder = tmp_path / "results" / "smoke" / "help" / "P1F1" / "seed0"
     table = pd.read_parquet(folder / "evaluation.parquet")
     assert list(table["configuration"].unique()) == CONFIGURATIONS
     assert len(table) == 5 * preset.data.test * preset.evaluation.samples
@@ -40,6 +41,15 @@ def test_a_cell_from_prompts_to_results(quick, tmp_path):
     assert suffixed.all()
     reference = reference_tables("smoke", "help", tmp_path / "results")
     pd.testing.assert_frame_equal(reference["seed 0"], table)
+    whole = matrix_table("smoke", tmp_path / "results")
+    assert set(whole["configuration"]) == {
+        *CONFIGURATIONS,
+        "Best of 4 rewrites",
+        "Best of 16 rewrites",
+        "RLHF",
+    }
+    assert (whole["architecture"] == "F1").eq(whole["configuration"] == "RLHF").all()
+    assert not whole.duplicated(["architecture", "configuration", "seed", "id", "sample"]).any()
 
 
 def test_a_selected_cell_is_the_same_run_as_in_the_whole(quick, tmp_path):
@@ -219,9 +229,9 @@ def test_unknown_datasets_and_roles_list_the_known_ones(quick, tmp_path):
 
 def test_a_failing_cell_is_reported_and_the_others_go_on(quick, tmp_path, capsys):
     preset = dataclasses.replace(quick, seeds=(0,), datasets=("orca", "help"))
-    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/orca/seed0"]
+    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/orca/P1F1/seed0"]
     printed = capsys.readouterr().out
-    assert "FAILED: no dataset 'orca'" in printed and "[2/2] smoke/help/seed0 in" in printed
+    assert "FAILED: no dataset 'orca'" in printed and "[2/2] smoke/help/P1F1/seed0 in" in printed
 
 
 def test_a_missing_model_says_both_ways_to_get_it(monkeypatch, tmp_path):

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from alignpro import local_judge
-from alignpro.experiments import RESULTS, reference_tables
+from alignpro.experiments import RESULTS
 from alignpro.judging import Judge, validate
 from alignpro.local_judge import ServerError, local_server, rubric_judge
+from alignpro.matrix import reference_tables
 from alignpro.models import cache_folder, smollm2_folder
 from alignpro.verdicts import SYSTEM_PROMPT, parse_verdict
 

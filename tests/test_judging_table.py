@@ -57,7 +57,7 @@ def results(tmp_path):
         ("chat", 0): ({"p": [0.1, 0.1]}, {"p": [0.9, 0.9]}),
     }
     for (dataset, seed), (a, b) in runs.items():
-        folder = tmp_path / "cpu" / dataset / f"seed{seed}"
+        folder = tmp_path / "cpu" / dataset / "P1F1" / f"seed{seed}"
         folder.mkdir(parents=True)
         rows = answers("Align-Pro", a) + answers("No Fine-Tuning", b)
         # The two sides need not stand in the same order.
@@ -80,18 +80,18 @@ def test_our_cells_pool_the_seeds_by_hand(results):
 
 
 def test_sides_that_do_not_match_are_refused(results):
-    table = pd.read_parquet(results / "cpu" / "help" / "seed0" / "evaluation.parquet")
+    table = pd.read_parquet(results / "cpu" / "help" / "P1F1" / "seed0" / "evaluation.parquet")
     with pytest.raises(ValueError, match="equally often"):
         judged(table.iloc[1:], "Align-Pro", "No Fine-Tuning", 0.1)
 
 
 def test_every_run_in_results_is_in_our_table():
     cells = our_cells("cpu", 0.05)
-    runs = list((RESULTS / "cpu").glob("*/seed*/evaluation.parquet"))
+    runs = list((RESULTS / "cpu").glob("*/P1F1/seed*/evaluation.parquet"))
     assert cells["seeds"].sum() == len(runs) > 0
     assert cells[["A", "tie", "B"]].sum(axis=1).tolist() == pytest.approx([100] * len(cells))
     for (_, dataset), cell in cells.iterrows():
-        tables = [pd.read_parquet(p) for p in runs if p.parts[-3] == dataset]
+        tables = [pd.read_parquet(p) for p in runs if p.parts[-4] == dataset]
         wins = sum(
             (t.loc[t["configuration"] == "Align-Pro", "reward"].to_numpy()
              > t.loc[t["configuration"] == "No Fine-Tuning", "reward"].to_numpy() + 0.05).sum()
@@ -104,7 +104,7 @@ def test_the_figures_draw_reports_with_and_without_unknown_pairs(results):
     matplotlib.use("agg")
     from alignpro import judging_figures
 
-    table = pd.read_parquet(results / "cpu" / "help" / "seed0" / "evaluation.parquet")
+    table = pd.read_parquet(results / "cpu" / "help" / "P1F1" / "seed0" / "evaluation.parquet")
     known = judged(table, "Align-Pro", "No Fine-Tuning", 0.1)
     unknown = known.assign(preference=float("nan"))
     reports = pd.DataFrame({"known": report(known), "none known": report(unknown)}).T

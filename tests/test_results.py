@@ -10,38 +10,40 @@ import torch
 from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.evaluation import compare_runs
-from alignpro.experiments import RESULTS, reference_tables
+from alignpro.experiments import RESULTS
 from alignpro.generation import Response
+from alignpro.matrix import reference_tables
 from alignpro.rewards import rubric
 
-FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/seed*/card.json"))
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/*/seed*/card.json"))
 
 
 def named(folder: Path) -> str:
-    return "/".join(folder.parts[-3:])
+    return "/".join(folder.parts[-4:])
 
 
 def test_the_book_has_reference_runs_to_show():
-    assert {named(f).rsplit("/", 1)[0] for f in FOLDERS} >= {"cpu/help"}
+    assert {named(f).rsplit("/", 1)[0] for f in FOLDERS} >= {"cpu/help/P1F1"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)
 def test_a_result_was_made_by_the_preset_of_today(folder):
     config = json.loads((folder / "config.json").read_text())
-    preset = load_preset(folder.parts[-3])
+    preset = load_preset(folder.parts[-4])
     assert config["preset"] == described(preset)
-    assert config["cell"]["dataset"] == folder.parts[-2]
+    assert config["cell"]["dataset"] == folder.parts[-3]
     card = json.loads((folder / "card.json").read_text())
     assert {"date", "commit", "versions", "hardware", "training_seconds"} <= card.keys()
     steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").open()]
-    assert steps == list(range(1, preset.ppo.steps + 1))
+    training = preset.rlhf if config["cell"]["configuration"] == "rlhf" else preset.ppo
+    assert steps == list(range(1, training.steps + 1))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)
 def test_rewards_follow_from_the_kept_texts(folder):
     """Every stored reward is what the rubric says today of the stored answer."""
     table = pd.read_parquet(folder / "evaluation.parquet")
-    by_id = {p.id: p for p in load_prompts(folder.parts[-2], "test")}
+    by_id = {p.id: p for p in load_prompts(folder.parts[-3], "test")}
     assert set(table["id"]) <= set(by_id), "a result must come from test prompts alone"
     sample = table.sample(200, random_state=0)
     responses = [Response(y, ended) for y, ended in zip(sample["response"], sample["ended"])]
@@ -50,11 +52,11 @@ def test_rewards_follow_from_the_kept_texts(folder):
     torch.testing.assert_close(rewards, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("dataset", sorted({f.parts[-2] for f in FOLDERS}))
+@pytest.mark.parametrize("dataset", sorted({f.parts[-3] for f in FOLDERS}))
 def test_the_table_of_runs_is_plain_arithmetic_on_the_files(dataset):
     runs = compare_runs(reference_tables("cpu", dataset), resamples=500)
     for name, row in runs.iterrows():
-        folder = RESULTS / "cpu" / dataset / name.replace(" ", "")
+        folder = RESULTS / "cpu" / dataset / "P1F1" / name.replace(" ", "")
         table = pd.read_parquet(folder / "evaluation.parquet")
         rewards = {c: part["reward"].to_numpy() for c, part in table.groupby("configuration")}
         gain = rewards["Align-Pro"].mean() - rewards["No Fine-Tuning"].mean()

@@ -1,0 +1,80 @@
+"""The matrix of a preset, architecture × dataset × seed: running it, and reading what it left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from alignpro import models
+from alignpro.config import Preset
+from alignpro.experiments import RESULTS, Cell
+
+
+def reproduce(
+    preset: Preset,
+    root: str | Path = "runs",
+    results: Path = RESULTS,
+    datasets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """Train and evaluate every cell of a preset, oracle included, skipping what is done.
+
+    A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle.
+    `datasets` and `seeds` select cells and leave the preset, and with it each run's identity, as
+    it is. Prints one line a cell with the time left. A failing cell is reported and the others go
+    on; returns the names of those that failed.
+    """
+    seeds, datasets = seeds or preset.seeds, datasets or preset.datasets
+    cells = [(seed, d, pair) for seed in seeds for d in datasets for pair in preset.architectures]
+    failed, start, process = [], time.perf_counter(), models.process()
+    for number, (seed, dataset, pair) in enumerate(cells, 1):
+        name = f"{preset.name}/{dataset}/{''.join(pair)}/seed{seed}"
+        try:
+            cell = Cell(preset, dataset, seed, pair, root=root)
+            cell.train()
+            cell.train_oracle()
+            if process.is_main_process:  # sampling for a table is not worth sharing out
+                cell.evaluate()
+                cell.evaluate_best_of()
+                cell.evaluate_oracle()
+                cell.export(results)
+            process.wait_for_everyone()
+            outcome = f"in {results}"
+        except Exception as error:  # one cell must not take the others down
+            failed.append(name)
+            outcome = f"FAILED: {error}"
+        spent = time.perf_counter() - start
+        left = spent / number * (len(cells) - number) / 60
+        process.print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left")
+    return failed
+
+
+def reference_tables(
+    preset_name: str, dataset: str, results: Path = RESULTS, architecture: str = "P1F1"
+) -> dict:
+    """Evaluation tables of the runs in `results/`, by "seed 0", "seed 1", ...; none is no error."""
+    folder = results / preset_name / dataset / architecture
+    found = sorted(folder.glob("seed*/evaluation.parquet"))
+    return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}
+
+
+def matrix_table(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+    """Every held-out response in `results/`, a row each, with its `architecture` and `seed`.
+
+    The oracle's architecture is the frozen LLM alone. Raises FileNotFoundError where nothing has
+    been run.
+    """
+    tables = [
+        pd.read_parquet(path).assign(architecture=path.parts[-3])
+        for name in ("evaluation", "best_of")
+        for path in sorted((results / preset_name).glob(f"*/*/seed*/{name}.parquet"))
+    ]
+    if not tables:
+        raise FileNotFoundError(
+            f"no results of the preset {preset_name!r} in {results}: run "
+            f"`python -m alignpro reproduce --preset {preset_name}`"
+        )
+    return pd.concat(tables, ignore_index=True)
