@@ -211,7 +211,9 @@ def test_smollm2_answers_in_english_and_is_trained_for_a_step(smoke, tmp_path):
 
 
 def test_unknown_datasets_and_roles_list_the_known_ones(quick, tmp_path):
-    with pytest.raises(ConfigError, match="no dataset 'orca': use one of chat, help, reasoning"):
+    with pytest.raises(ConfigError, match="no dataset 'alpaca': use one of chat, help, .*orca"):
+        Cell(quick, "alpaca", 0, root=tmp_path)
+    with pytest.raises(ConfigError, match="'orca' comes from the Hub: .* needs `data.hub`"):
         Cell(quick, "orca", 0, root=tmp_path)
     with pytest.raises(ConfigError, match="no role 'P7' in preset 'smoke': use one of P1, F1"):
         Cell(quick, "help", 0, pair=("P7", "F1"), root=tmp_path)
