@@ -115,8 +115,8 @@ def _load(source: Source, split: str, folder: str | None):
         data = datasets.load_dataset(
             path, split=split, revision=revision, streaming=source.first is not None
         )
-    except ValueError as error:  # the split is not there; the message lists those that are
-        raise DataError(f"{source}: {error}") from None
+    except ValueError as error:  # a split that is not there, or a file that cannot be read
+        raise DataError(f"cannot read {source} from {path}: {error}") from error
     except _failures() as error:
         raise _unreachable(source, folder, error) from error
     return data if source.first is None else data.take(source.first)
@@ -140,8 +140,9 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _unreachable(source: Source, folder: str | None, error: Exception) -> DataError:
     where = "the Hub" if folder is None else f"{Path(folder) / source.hub_id}"
-    said = str(error).strip().splitlines()[0]
-    return DataError(f"cannot load {source} from {where}: {said}. {_remedy(source)}")
+    causes = [e for e in (error, error.__cause__) if e is not None]
+    said = "; ".join(f"{type(e).__name__}: {str(e).partition(chr(10))[0]}" for e in causes)
+    return DataError(f"cannot load {source} from {where} ({said}). {_remedy(source)}")
 
 
 def _remedy(source: Source) -> str:

@@ -220,10 +220,10 @@ def test_unknown_datasets_and_roles_list_the_known_ones(quick, tmp_path):
 
 
 def test_a_failing_cell_is_reported_and_the_others_go_on(quick, tmp_path, capsys):
-    preset = dataclasses.replace(quick, seeds=(0,), datasets=("orca", "help"))
-    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/orca/seed0"]
+    preset = dataclasses.replace(quick, seeds=(0,), datasets=("alpaca", "help"))
+    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/alpaca/seed0"]
     printed = capsys.readouterr().out
-    assert "FAILED: no dataset 'orca'" in printed and "[2/2] smoke/help/seed0 in" in printed
+    assert "FAILED: no dataset 'alpaca'" in printed and "[2/2] smoke/help/seed0 in" in printed
 
 
 def test_a_missing_model_says_both_ways_to_get_it(monkeypatch, tmp_path):

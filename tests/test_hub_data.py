@@ -1,73 +1,91 @@
 """The Hub's datasets, read by `datasets` from files in their schemas: on disk, and over HTTP."""
 
-import http.server
+import dataclasses
+import json
+import os
 import re
-import threading
+import subprocess
+import sys
+from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
+from hub_server import serve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignpro import data, hub_data
-from alignpro.config import ConfigError, HubConfig, load_preset
+from alignpro.config import PRESETS, ConfigError, HubConfig, load_preset
 from alignpro.data import SPLITS, load_prompts, mostly_latin, sort_out, split_of
 from alignpro.hub_data import SOURCES, DataError
 
+ROOT = Path(__file__).parent.parent
 HUB = HubConfig(seed=0, max_characters=200)
-TURN = [{"content": "Some text", "role": "user"}, {"content": "More", "role": "assistant"}]
+SYSTEM = "SYSTEM: be brief"
+TURNS = [{"content": "Some text", "role": "user"}, {"content": "More", "role": "assistant"}]
 COMPLETION = {
     "model": "some-model",
     "principle": "helpfulness",
-    "custom_system_prompt": "SYSTEM: be brief",
+    "custom_system_prompt": SYSTEM,
     "response": "An answer",
     "annotations": {"honesty": {"Rating": "4"}, "helpfulness": {"Rating": "5"}},
     "fine-grained_score": 4.0,
     "overall_score": 7.5,
     "critique": "Fine.",
 }
-# The columns of each dataset beside its prompt; the prompt's own column is the literal below.
-PREFERENCES = {"chosen": TURN, "rejected": TURN}
-RATINGS = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 3)
-SCORES = {"score_chosen": 8.5, "score_rejected": 6.0}
+RATINGS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+# By dataset: its files on the Hub, the column of the prompt, and the other columns.
 SCHEMAS = {
     "ultrafeedback": (
+        ["data/{split}-00000-of-00001.parquet"],
         "prompt",
-        {"prompt_id": "0a1b", **PREFERENCES, "messages": TURN, **SCORES},
+        {"prompt_id": "0a1b", "chosen": TURNS, "rejected": TURNS, "messages": TURNS}
+        | {"score_chosen": 8.5, "score_rejected": 6.0},
     ),
-    "helpsteer": ("prompt", {"response": "An answer", **RATINGS}),
-    "orca": ("question", {"system": "SYSTEM: be brief", "chosen": "An answer", "rejected": "No"}),
+    "helpsteer": (
+        ["{split}.jsonl.gz"],
+        "prompt",
+        {"response": "An answer", **dict.fromkeys(RATINGS, 3)},
+    ),
+    "orca": (
+        ["orca_rlhf.jsonl"],
+        "question",
+        {"system": SYSTEM, "chosen": "An answer", "rejected": "Another"},
+    ),
     "ultrafeedback-openbmb": (
+        ["evol_instruct.jsonl", "truthful_qa.jsonl"],
         "instruction",
-        {
-            "source": "sharegpt",
-            "models": ["some-model"],
-            "completions": [COMPLETION],
-            "correct_answers": ["None"],
-            "incorrect_answers": ["None"],
-        },
+        {"source": "sharegpt", "models": ["some-model"], "completions": [COMPLETION]}
+        | {"correct_answers": ["None"], "incorrect_answers": ["None"]},
     ),
     "openorca": (
+        ["1M-GPT4-Augmented.parquet", "3_5M-GPT3_5-Augmented.parquet"],
         "question",
-        {"id": "flan.1", "system_prompt": "SYSTEM: be brief", "response": "An answer"},
+        {"id": "flan.1", "system_prompt": SYSTEM, "response": "An answer"},
     ),
-    "orca-h4": ("prompt", PREFERENCES),
-}
-SPLIT_NAMES = {
-    "ultrafeedback": ("train_prefs", "test_prefs"),
-    "helpsteer": ("train", "validation"),
-    "orca-h4": ("train_prefs", "test_prefs"),
+    "orca-h4": (
+        ["data/{split}-00000-of-00001.parquet"],
+        "prompt",
+        dict.fromkeys(("chosen", "rejected"), [{"content": SYSTEM, "role": "system"}, *TURNS]),
+    ),
 }
 
 
 def write(folder, name, **texts_by_split):
-    """Files of the dataset `name` below `folder`, named and laid out as Parquet on the Hub is."""
-    column, others = SCHEMAS[name]
-    target = folder / SOURCES[name].hub_id / "data"
-    target.mkdir(parents=True)
+    """The dataset `name` below `folder`, its files named and laid out as on the Hub."""
+    files, column, others = SCHEMAS[name]
     for split, texts in texts_by_split.items():
-        rows = pd.DataFrame([{column: text, **others} for text in texts])
-        rows.to_parquet(target / f"{split}-00000-of-00001.parquet", index=False)
+        share = -(-len(texts) // len(files))
+        for number, file in enumerate(files):
+            path = folder / SOURCES[name].hub_id / file.format(split=split)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = texts[number * share : (number + 1) * share]
+            rows = pd.DataFrame([{column: text, **others} for text in part])
+            if path.suffix == ".parquet":
+                rows.to_parquet(path, index=False)
+            else:
+                rows.to_json(path, orient="records", lines=True)
 
 
 def questions(number, start=0):
@@ -77,8 +95,6 @@ def questions(number, start=0):
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A folder in place of the Hub, with nothing kept between tests."""
-    import datasets
-
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv(hub_data.FOLDER, str(tmp_path / "mirror"))
     data._hub_prompts.cache_clear()
@@ -87,7 +103,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_each_schema_gives_the_users_question_alone(name, folder, capsys):
-    splits = SPLIT_NAMES.get(name, ("train",))
+    splits = SOURCES[name].splits
     texts = {split: questions(30, 30 * i) for i, split in enumerate(splits)}
     write(folder, name, **texts)
     prompts = [p for split in SPLITS for p in load_prompts(name, split, hub=HUB)]
@@ -195,31 +211,29 @@ def test_a_smaller_subset_is_the_start_of_a_larger_one(folder):
 def test_a_stream_is_read_no_further_than_it_says(folder, monkeypatch):
     source = SOURCES["openorca"]
     assert source.first and not any(s.first for n, s in SOURCES.items() if n != "openorca")
-    import dataclasses
-
     monkeypatch.setitem(SOURCES, "openorca", dataclasses.replace(source, first=7))
     write(folder, "openorca", train=questions(40))
     assert [text for _, text in hub_data.rows("openorca", folder)] == questions(7)
 
 
-def test_a_missing_column_is_named_with_the_columns_there_are(folder):
+def test_a_missing_column_is_named_with_the_columns_there_are(folder, monkeypatch):
+    files, _, others = SCHEMAS["orca"]
+    monkeypatch.setitem(SCHEMAS, "orca", (files, "instruction", others))
     write(folder, "orca", train=["What is tea?"])
-    path = next(folder.rglob("*.parquet"))
-    pd.read_parquet(path).rename(columns={"question": "prompt"}).to_parquet(path)
-    message = "no column 'question'; it has prompt, system, chosen, rejected"
+    message = "no column 'question'; it has instruction, system, chosen, rejected"
     with pytest.raises(DataError, match=f"Intel/orca_dpo_pairs@624952e, split train: {message}"):
         load_prompts("orca", "train", hub=HUB)
 
 
 def test_a_column_of_messages_is_no_text(folder):
-    write(folder, "orca", train=[TURN])
+    write(folder, "orca", train=[TURNS])
     with pytest.raises(DataError, match="'question' is no text but list"):
         load_prompts("orca", "train", hub=HUB)
 
 
 def test_a_missing_split_is_named_with_the_splits_there_are(folder):
     write(folder, "helpsteer", train=["What is tea?"])
-    with pytest.raises(DataError, match=r"HelpSteer@3ca5d59: .*\"validation\".*\['train'\]"):
+    with pytest.raises(DataError, match=r"HelpSteer@3ca5d59 from .*\"validation\".*\['train'\]"):
         load_prompts("helpsteer", "train", hub=HUB)
 
 
@@ -231,64 +245,70 @@ def test_a_folder_without_the_dataset_says_how_to_fill_it(folder):
     assert "hf download Intel/orca_dpo_pairs --repo-type dataset --revision 624952e" in said
 
 
-def test_a_broken_file_is_no_traceback_of_a_library(folder):
-    write(folder, "orca", train=["What is tea?"])
-    next(folder.rglob("*.parquet")).write_bytes(b"not Parquet")
-    with pytest.raises(DataError, match="cannot load Intel/orca_dpo_pairs@624952e from /"):
-        load_prompts("orca", "train", hub=HUB)
+@pytest.mark.parametrize("name", ["orca", "orca-h4", "openorca"])
+def test_a_broken_file_is_named_with_its_folder_and_the_reason(name, folder):
+    write(folder, name, **{split: questions(4) for split in SOURCES[name].splits})
+    for path in (folder / SOURCES[name].hub_id).rglob("*.*"):
+        path.write_bytes(b"neither JSON nor Parquet")
+    place = re.escape(f"{SOURCES[name]} from {folder / SOURCES[name].hub_id}")
+    with pytest.raises(DataError, match=f"{place}.*(JSON|Parquet)"):
+        load_prompts(name, "train", hub=HUB)
 
 
-def test_a_hub_that_may_not_be_asked_gives_the_remedy(monkeypatch):
-    import datasets
-
-    monkeypatch.delenv(hub_data.FOLDER)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="from the Hub: .*Offline mode") as caught:
-        load_prompts("helpsteer", "train", hub=HUB)
-    assert (
-        f"hf download nvidia/HelpSteer --repo-type dataset --revision {SOURCES['helpsteer'].revision}"
-        in str(caught.value)
-    )
+READ = """
+import json, sys
+from alignpro import hub_data
+try:
+    print(json.dumps(list(hub_data.rows(sys.argv[1]))))
+except hub_data.DataError as error:
+    print(json.dumps(str(error)))
+"""
 
 
-class GatedHub(http.server.BaseHTTPRequestHandler):
-    """Answers as the Hub does to somebody without access to a gated dataset."""
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        self.send_response(403)
-        self.send_header("X-Error-Code", "GatedRepo")
-        self.send_header("X-Error-Message", "Access to this dataset is restricted")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        pass
+def read(name, cache, **environment):
+    """The rows of `name` from the Hub, or the error's text, in a process with its own settings."""
+    settings = {k: v for k, v in os.environ.items() if k != hub_data.FOLDER}
+    settings |= {"HF_HOME": str(cache), **environment}
+    command = [sys.executable, "-c", READ, name]
+    done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_gated_dataset_says_where_its_licence_is_accepted(monkeypatch):
-    import datasets
+@pytest.mark.parametrize("name", ["ultrafeedback", "openorca"])
+def test_over_http_the_pinned_revision_is_read(name, tmp_path):
+    texts = {split: questions(8, 8 * i) for i, split in enumerate(SOURCES[name].splits)}
+    write(tmp_path, name, **texts)
+    with serve(tmp_path) as (address, asked):
+        found = read(name, tmp_path / "cache", HF_ENDPOINT=address)
+    assert found == [[split, text] for split in texts for text in texts[split]]
+    of_it = [path for path in asked if SOURCES[name].hub_id in path]
+    assert of_it and all(SOURCES[name].revision in path for path in of_it)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GatedHub)
-    server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
-    monkeypatch.delenv(hub_data.FOLDER)
-    with pytest.raises(DataError, match="gated dataset on the Hub") as caught:
-        load_prompts("orca", "train", hub=HUB)
-    server.shutdown()
-    assert "hf auth login" in str(caught.value)
-    assert "licence on https://huggingface.co/datasets/Intel/orca_dpo_pairs" in str(caught.value)
-    assert server.asked[0].startswith(
-        f"/datasets/Intel/orca_dpo_pairs/resolve/{SOURCES['orca'].revision}/"
-    )
+
+def test_what_was_downloaded_once_is_read_without_the_hub(tmp_path):
+    write(tmp_path, "orca", train=questions(8))
+    with serve(tmp_path) as (address, _):
+        online = read("orca", tmp_path / "cache", HF_ENDPOINT=address)
+    assert read("orca", tmp_path / "cache", HF_HUB_OFFLINE="1") == online
+    assert [text for _, text in online] == questions(8)
+
+
+def test_a_hub_out_of_reach_gives_the_remedy(tmp_path):
+    said = read("helpsteer", tmp_path, HF_HUB_OFFLINE="1")
+    assert "cannot load nvidia/HelpSteer@3ca5d59 from the Hub (ConnectionError: " in said
+    pinned = f"--repo-type dataset --revision {SOURCES['helpsteer'].revision}"
+    assert f"`hf download nvidia/HelpSteer {pinned} --local-dir DIR/nvidia/HelpSteer`" in said
+
+
+def test_a_gated_dataset_says_where_its_licence_is_accepted(tmp_path):
+    with serve(tmp_path, gated=True) as (address, _):
+        said = read("orca", tmp_path, HF_ENDPOINT=address)
+    assert "gated dataset on the Hub" in said and "`hf auth login`" in said
+    assert "licence on https://huggingface.co/datasets/Intel/orca_dpo_pairs" in said
 
 
 def test_a_preset_with_the_papers_three_datasets_serves_them(folder, tmp_path):
-    from alignpro.config import PRESETS
     from alignpro.experiments import Cell
 
     text = (PRESETS / "smoke.yaml").read_text()
@@ -298,16 +318,13 @@ def test_a_preset_with_the_papers_three_datasets_serves_them(folder, tmp_path):
     path.write_text(text)
     preset = load_preset(path)
     for name in preset.datasets:
-        first, *rest = SPLIT_NAMES.get(name, ("train",))
-        write(folder, name, **{first: questions(200)}, **{r: questions(5, 200) for r in rest})
+        write(folder, name, **{split: questions(200) for split in SOURCES[name].splits})
         cell = Cell(preset, name, 0, root=tmp_path / "runs")
         sizes = {split: len(cell.prompts(split)) for split in SPLITS}
         assert sizes == {"train": 10, "validation": 5, "test": 10}
 
 
 def test_options_of_the_hub_are_asked_for_and_checked(tmp_path):
-    from alignpro.config import PRESETS
-
     with pytest.raises(ConfigError, match="'helpsteer' comes from the Hub: .*`max_characters`"):
         load_prompts("helpsteer", "train")
     path = tmp_path / "mine.yaml"
