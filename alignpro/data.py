@@ -129,7 +129,8 @@ def _hub_prompts(dataset: str, hub: HubConfig, folder: str | None) -> list[Promp
     """All prompts of a Hub dataset; read once in a process, with the counts printed."""
     prompts, counts = sort_out(hub_data.rows(dataset, folder), dataset, hub)
     found = ", ".join(f"{number} {what}" for what, number in counts.items())
-    print(f"{dataset} ({hub_data.SOURCES[dataset]}): {found}")
+    source = hub_data.SOURCES[dataset]
+    print(f"{dataset} ({source if folder is None else f'{source.hub_id} in {folder}'}): {found}")
     return prompts
 
 
@@ -146,27 +147,27 @@ def sort_out(
     prompts, seen = [], {}
     for hub_split, text in rows:
         text = (text or "").strip()
-        found = _found(text, hub_split, seen, hub.max_characters)
+        key = text_id(text)
+        found = _found(text, hub_split, seen.get(key), hub.max_characters)
         counts.update(("rows read", found))
         if found == "kept":
-            key = text_id(text)
             seen[key] = hub_split
             prompts.append(Prompt(text, dataset, split_of(key, hub.seed)))
             counts[prompts[-1].split] += 1
     return sorted(prompts, key=lambda p: place(p.id, hub.seed)), counts
 
 
-def _found(text: str, hub_split: str, seen: dict[str, str], max_characters: int) -> str:
+def _found(text: str, hub_split: str, first_in: str | None, max_characters: int) -> str:
+    """What a row is; `first_in` is the Hub split where its text has been kept already, if any."""
     if not text:
         return "empty"
     if len(text) > max_characters:
         return "too long"
     if not mostly_latin(text):
         return "not in Latin script"
-    first = seen.get(text_id(text))
-    if first is None:
+    if first_in is None:
         return "kept"
-    return "repeated" if first == hub_split else "repeated in another split of the Hub"
+    return "repeated" if first_in == hub_split else "repeated in another split of the Hub"
 
 
 def mostly_latin(text: str) -> bool:

@@ -112,7 +112,9 @@ def test_each_schema_gives_the_users_question_alone(name, folder, capsys):
     assert not any("SYSTEM" in p for p in prompts)
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1, "read and counted once"
-    assert f"{SOURCES[name].hub_id}@" in printed and f"{30 * len(splits)} kept" in printed
+    assert printed.startswith(
+        f"{name} ({SOURCES[name].hub_id} in {folder}): {30 * len(splits)} rows"
+    )
 
 
 def test_the_other_splits_of_ultrafeedback_are_left_alone(folder):
