@@ -55,12 +55,27 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class HubConfig:
+    """Which prompts of the Hub's datasets are used: `seed` shuffles and splits them.
+
+    Prompts of more than `max_characters` are dropped (about four to a token of English).
+    """
+
+    seed: int = _number(low=0)
+    max_characters: int = _number(low=1)
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """How many prompts of each split are used (per dataset, balanced over kinds)."""
+    """How many prompts of each split are used (per dataset, balanced over kinds).
+
+    `hub` is needed where a dataset comes from the Hub.
+    """
 
     train: int = _number(low=1)
     validation: int = _number(low=1)
     test: int = _number(low=1)
+    hub: HubConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,41 @@
 """Prompts in one schema, with fixed and disjoint splits.
 
 The project's own sets lie in `alignpro/prompts/*.jsonl`, a line a prompt. Each mixes five kinds of
-question; the kind is read by the rubric reward alone, the prompter never sees it.
+question; the kind is read by the rubric reward alone, the prompter never sees it. The paper's sets
+come from the Hub (`hub_data`): sorted out and split here, and without kinds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
+
+from alignpro import hub_data
+from alignpro.config import ConfigError, HubConfig
 
 PROMPTS = Path(__file__).parent / "prompts"
 KINDS = ("howto", "definition", "choice", "reason", "yesno")
 SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.1  # the share of a Hub dataset that is kept for validation, and again for the test
+LATIN = re.compile("[A-Za-zªº\u00c0-\u024f\u1e00-\u1eff]")
+
+FOUND = (
+    "rows read",
+    "empty",
+    "too long",
+    "not in Latin script",
+    "repeated",
+    "repeated in another split of the Hub",
+    "kept",
+    *SPLITS,
+)
 
 
 class Prompt(str):
@@ -25,14 +47,31 @@ class Prompt(str):
 
     def __new__(cls, text: str, dataset: str, split: str, kind: str | None = None, options=()):
         self = super().__new__(cls, text)
-        self.id = hashlib.sha256(" ".join(text.split()).lower().encode()).hexdigest()[:12]
+        self.id = text_id(text)
         self.dataset, self.split, self.kind, self.options = dataset, split, kind, tuple(options)
         return self
+
+
+def text_id(text: str) -> str:
+    """A hash of `text` that looks past case and white space; 12 hexadecimal digits."""
+    return hashlib.sha256(" ".join(text.split()).lower().encode()).hexdigest()[:12]
 
 
 def datasets() -> list[str]:
     """Names of the sets that the project brings."""
     return sorted(p.stem for p in PROMPTS.glob("*.jsonl"))
+
+
+def check_dataset(dataset: str, hub: HubConfig | None = None) -> None:
+    """Raise ConfigError for an unknown dataset, and for one of the Hub without its options."""
+    known = (*datasets(), *hub_data.SOURCES)
+    if dataset not in known:
+        raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(known)}")
+    if dataset in hub_data.SOURCES and hub is None:
+        raise ConfigError(
+            f"the dataset {dataset!r} comes from the Hub: a preset that names it needs "
+            "`data.hub` with `seed` and `max_characters`"
+        )
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -62,18 +101,92 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def load_prompts(dataset: str, split: str, limit: int | None = None) -> list[Prompt]:
+def load_prompts(
+    dataset: str, split: str, limit: int | None = None, hub: HubConfig | None = None
+) -> list[Prompt]:
     """Prompts of one split of `dataset`, the first `limit` of them in turns over the kinds.
 
-    Raises ValueError for an unknown dataset or split, or where fewer than `limit` exist.
+    `hub` is needed for the datasets of the Hub alone. Raises ValueError for an unknown dataset or
+    split, or where fewer than `limit` exist, and DataError where the Hub's cannot be had.
     """
-    if dataset not in datasets():
-        raise ValueError(f"no dataset {dataset!r}: use one of {', '.join(datasets())}")
+    check_dataset(dataset, hub)
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: use one of {', '.join(SPLITS)}")
-    prompts = [p for p in read_prompts(PROMPTS / f"{dataset}.jsonl") if p.split == split]
+    if dataset in hub_data.SOURCES:
+        everything = _hub_prompts(dataset, hub, os.environ.get(hub_data.FOLDER))
+    else:
+        everything = read_prompts(PROMPTS / f"{dataset}.jsonl")
+    prompts = [p for p in everything if p.split == split]
     by_kind = [[p for p in prompts if p.kind == kind] for kind in (*KINDS, None)]
     in_turns = [p for p in chain.from_iterable(zip_longest(*by_kind)) if p is not None]
     if limit is not None and limit > len(in_turns):
         raise ValueError(f"{dataset}/{split} has {len(in_turns)} prompts, {limit} are asked for")
     return in_turns[:limit]
+
+
+@cache
+def _hub_prompts(dataset: str, hub: HubConfig, folder: str | None) -> list[Prompt]:
+    """All prompts of a Hub dataset; read once in a process, with the counts printed."""
+    prompts, counts = sort_out(hub_data.rows(dataset, folder), dataset, hub)
+    found = ", ".join(f"{number} {what}" for what, number in counts.items())
+    source = hub_data.SOURCES[dataset]
+    print(f"{dataset} ({source if folder is None else f'{source.hub_id} in {folder}'}): {found}")
+    return prompts
+
+
+def sort_out(
+    rows: Iterable[tuple[str, str | None]], dataset: str, hub: HubConfig
+) -> tuple[list[Prompt], Counter]:
+    """The prompts worth keeping among (Hub split, text) rows, with our splits, and what was found.
+
+    Dropped and counted, in this order: empty texts, those of more than `hub.max_characters`, those
+    mostly in another script than Latin, and repetitions by `text_id`. The Hub's own splits are
+    pooled: most have no validation split, or one split only.
+    """
+    counts = Counter(dict.fromkeys(FOUND, 0))
+    prompts, seen = [], {}
+    for hub_split, text in rows:
+        text = (text or "").strip()
+        key = text_id(text)
+        found = _found(text, hub_split, seen.get(key), hub.max_characters)
+        counts.update(("rows read", found))
+        if found == "kept":
+            seen[key] = hub_split
+            prompts.append(Prompt(text, dataset, split_of(key, hub.seed)))
+            counts[prompts[-1].split] += 1
+    return sorted(prompts, key=lambda p: place(p.id, hub.seed)), counts
+
+
+def _found(text: str, hub_split: str, first_in: str | None, max_characters: int) -> str:
+    """What a row is; `first_in` is the Hub split where its text has been kept already, if any."""
+    if not text:
+        return "empty"
+    if len(text) > max_characters:
+        return "too long"
+    if not mostly_latin(text):
+        return "not in Latin script"
+    if first_in is None:
+        return "kept"
+    return "repeated" if first_in == hub_split else "repeated in another split of the Hub"
+
+
+def mostly_latin(text: str) -> bool:
+    """Whether at least half of the letters are Latin; true of a text without letters.
+
+    This tells scripts apart, not languages: Spanish passes, and so does Vietnamese.
+    """
+    letters = sum(map(str.isalpha, text))
+    return text.isascii() or 2 * len(LATIN.findall(text)) >= letters
+
+
+def place(prompt_id: str, seed: int) -> float:
+    """A number in [0, 1) made of a text's id and `seed` alone: its place in a shuffled order."""
+    return int(hashlib.sha256(f"{seed} {prompt_id}".encode()).hexdigest()[:13], 16) / 16**13
+
+
+def split_of(prompt_id: str, seed: int) -> str:
+    """The split of a text, the same in every dataset, revision and order of the rows."""
+    where = place(prompt_id, seed)
+    if where < HELD_OUT:
+        return "test"
+    return "validation" if where < 2 * HELD_OUT else "train"

@@ -80,8 +80,7 @@ class Cell:
     ):
         self.preset, self.dataset, self.seed, self.reward = preset, dataset, seed, reward
         self.pair = tuple(pair or preset.architectures[0])
-        if dataset not in data.datasets():
-            raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(data.datasets())}")
+        data.check_dataset(dataset, preset.data.hub)
         for role in self.pair:
             if role not in preset.models:
                 known = ", ".join(preset.models)
@@ -96,7 +95,8 @@ class Cell:
 
     def prompts(self, split: str) -> list[Prompt]:
         """The prompts of `split`, as many as the preset says."""
-        return load_prompts(self.dataset, split, getattr(self.preset.data, split))
+        sizes = self.preset.data
+        return load_prompts(self.dataset, split, getattr(sizes, split), sizes.hub)
 
     @property
     def frozen(self) -> Policy:

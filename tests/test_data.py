@@ -64,7 +64,10 @@ def test_a_limit_takes_the_kinds_in_turns():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("helpsteer", "train"), "no dataset 'helpsteer': use one of chat, help, reasoning"),
+        (
+            ("alpaca", "train"),
+            "no dataset 'alpaca': use one of chat, help, reasoning, ultrafeedback",
+        ),
         (("help", "dev"), "no split 'dev': use one of train, validation, test"),
         (("help", "test", 10_000), "help/test has 70 prompts, 10000 are asked for"),
     ],

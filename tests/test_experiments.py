@@ -221,17 +221,19 @@ def test_smollm2_answers_in_english_and_is_trained_for_a_step(smoke, tmp_path):
 
 
 def test_unknown_datasets_and_roles_list_the_known_ones(quick, tmp_path):
-    with pytest.raises(ConfigError, match="no dataset 'orca': use one of chat, help, reasoning"):
+    with pytest.raises(ConfigError, match="no dataset 'alpaca': use one of chat, help, .*orca"):
+        Cell(quick, "alpaca", 0, root=tmp_path)
+    with pytest.raises(ConfigError, match="'orca' comes from the Hub: .* needs `data.hub`"):
         Cell(quick, "orca", 0, root=tmp_path)
     with pytest.raises(ConfigError, match="no role 'P7' in preset 'smoke': use one of P1, F1"):
         Cell(quick, "help", 0, pair=("P7", "F1"), root=tmp_path)
 
 
 def test_a_failing_cell_is_reported_and_the_others_go_on(quick, tmp_path, capsys):
-    preset = dataclasses.replace(quick, seeds=(0,), datasets=("orca", "help"))
-    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/orca/P1F1/seed0"]
+    preset = dataclasses.replace(quick, seeds=(0,), datasets=("alpaca", "help"))
+    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/alpaca/P1F1/seed0"]
     printed = capsys.readouterr().out
-    assert "FAILED: no dataset 'orca'" in printed and "[2/2] smoke/help/P1F1/seed0 in" in printed
+    assert "FAILED: no dataset 'alpaca'" in printed and "[2/2] smoke/help/P1F1/seed0 in" in printed
 
 
 def test_a_missing_model_says_both_ways_to_get_it(monkeypatch, tmp_path):

@@ -88,7 +88,7 @@ def test_the_repository_has_one_address():
 
 LAYERS = {
     "gibbs": 0, "checks": 0, "solution": 0, "theory": 0, "estimators": 0, "config": 0,
-    "data": 1, "models": 1, "runs": 1, "theory_figures": 5, "figures": 5,
+    "hub_data": 0, "data": 1, "models": 1, "runs": 1, "theory_figures": 5, "figures": 5,
     "generation": 2, "logprobs": 3, "rewards": 3, "prompter": 3, "exact": 3, "ppo": 3,
     "evaluation": 4,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
@@ -118,6 +118,7 @@ def fresh(code):
         ("alignpro", ("torch", "numpy", "transformers")),
         ("alignpro.theory", ("torch", "scipy", "pandas")),
         ("alignpro.config", ("torch",)),
+        ("alignpro.data", ("torch", "datasets")),
     ],
 )
 def test_light_modules_import_nothing_heavy(module, kept_out):
