@@ -148,7 +148,7 @@ class Cell:
         folder = run.folder / "policy"
         if not run.finished:
             model, tokenizer = self._trainable(1)
-            adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, "oracle"))
+            adapted = self._adapted(model, 1, "oracle")
             policy = Policy(
                 adapted,
                 tokenizer,
@@ -265,6 +265,11 @@ class Cell:
         model, tokenizer = models.load(spec)
         return models.to_int8(model, spec, self.preset.prompter.lora_layers), tokenizer
 
+    def _adapted(self, model, role: int, stage: str):
+        """`model` with a fresh adapter, its fixed products in the fastest format."""
+        adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, stage))
+        return models.to_bf16(adapted, self.preset.models[self.pair[role]])
+
     def _untrained(self, progress: bool = True) -> Prompter:
         """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
         config, folder = self.preset.prompter, self.run.folder / "warm_start"
@@ -276,7 +281,7 @@ class Cell:
         model, tokenizer = self._trainable(0)
         if config.warm_start.steps:
             model = merge_adapter(model, folder)
-        adapted = add_lora(model, config, stage_seed(self.seed, "adapter"))
+        adapted = self._adapted(model, 0, "adapter")
         policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
         return Prompter(policy, config.form)
 
@@ -290,7 +295,7 @@ class Cell:
         """Teach a fresh adapter to write entries of the menu, and keep it in `folder`."""
         config = self.preset.prompter
         model, tokenizer = self._trainable(0)
-        adapted = add_lora(model, config, stage_seed(self.seed, "warm start"))
+        adapted = self._adapted(model, 0, "warm start")
         policy = Policy(adapted, tokenizer, sampling)
         queries = policy.encode(Prompter(policy, config.form).messages(self.prompts("train")))
         menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())

@@ -91,7 +91,9 @@ def learning_bands(metrics: pd.DataFrame) -> Figure:
             wide = part.pivot_table(index="step", columns="seed", values=name)
             wide = wide.rolling(5, center=True, min_periods=1).mean()
             axes.plot(wide.index, wide.mean(axis=1), color=color, lw=2, label=dataset)
-            axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=color, alpha=0.2)
+            axes.fill_between(
+                wide.index, wide.min(axis=1), wide.max(axis=1), color=color, alpha=0.2
+            )
         axes.set(title=label, xlabel="PPO step")
     grid[0].legend(fontsize=9, loc="lower right")
     return figure
@@ -123,9 +125,7 @@ def suffix_shares(table: pd.DataFrame, configurations: Sequence[str], top: int =
     return figure
 
 
-def reward_kl_paths(
-    paths: Mapping[str, pd.DataFrame], front: pd.DataFrame | None = None
-) -> Figure:
+def reward_kl_paths(paths: Mapping[str, pd.DataFrame], front: pd.DataFrame | None = None) -> Figure:
     """Training paths in the plane of KL and reward, against the front of optimal prompters.
 
     `paths` maps a run's name to its metrics; `front` has kl, reward, low, high by λ (Lemma 5.1,

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from alignpro import models
-from alignpro.config import ModelSpec
-from alignpro.models import Int8Linear, to_int8
+from alignpro.config import ModelSpec, load_preset
+from alignpro.models import Bf16Linear, Int8Linear, to_bf16, to_int8
+from alignpro.prompter import add_lora
 
 INT8 = ModelSpec("tiny:llama", int8=True)
 
@@ -86,3 +87,50 @@ def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch):
     monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
     to_int8(model, INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
+
+
+@pytest.fixture
+def bf16_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+def test_sixteen_bit_products_are_those_of_rounded_numbers():
+    torch.manual_seed(0)
+    exact = torch.nn.Linear(64, 5).requires_grad_(False)
+    x, upstream = torch.randn(3, 7, 64, requires_grad=True), torch.randn(3, 7, 5)
+    out = Bf16Linear(exact)(x)
+    out.backward(upstream)
+    w = exact.weight.bfloat16().double()
+    expected = x.detach().bfloat16().double() @ w.T + exact.bias.double()
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), expected, rtol=2**-7, atol=1e-2)
+    torch.testing.assert_close(
+        x.grad.double(), upstream.bfloat16().double() @ w, rtol=2**-7, atol=1e-2
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="these products are for the CPU")
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi3", "gemma"])
+def test_an_adapted_model_multiplies_in_sixteen_bits_beside_its_adapter(
+    load_tiny, architecture, bf16_cpu
+):
+    spec, config = ModelSpec(f"tiny:{architecture}", int8=True), load_preset("smoke").prompter
+    exact = add_lora(load_tiny(architecture)[0], config, seed=0)
+    model, tokenizer = load_tiny(architecture)
+    model = to_bf16(add_lora(to_int8(model, spec, 1), config, seed=0), spec)
+    left = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert left and all(m.weight.requires_grad for m in left), "the adapter alone stays as it was"
+    trained = [p.dtype for p in model.parameters() if p.requires_grad]
+    assert set(trained) == {torch.float32}
+    ids = torch.tensor([tokenizer.encode("How do I boil an egg, and for how long?")])
+    p, q = (m(ids).logits.log_softmax(-1) for m in (exact, model))
+    assert 0 < (p.exp() * (p - q)).sum(-1).mean() < 0.02
+    q.sum().backward()
+    assert all(m.weight.grad is not None for m in left)
+
+
+def test_sixteen_bits_only_where_asked_for_and_where_the_cpu_has_them(load_tiny, monkeypatch):
+    for asked, has in ((True, False), (False, True)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
+        model = to_bf16(load_tiny("llama")[0], ModelSpec("tiny:llama", int8=asked))
+        assert not any(isinstance(m, Bf16Linear) for m in model.modules())
