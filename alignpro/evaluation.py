@@ -106,8 +106,10 @@ def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
     return table.pivot_table(index="id", columns="configuration", values="reward", sort=False)
 
 
-def _rewards(table: pd.DataFrame, configuration: str) -> np.ndarray:
-    """Rewards [runs, prompts, samples] of one configuration; a table without `seed` is one run.
+def _rewards(table: pd.DataFrame, configuration: str) -> pd.DataFrame:
+    """Rewards of one configuration by run and prompt (rows, complete and in order) and sample.
+
+    A table without `seed` is one run.
 
     Raises ValueError where a run has not answered the prompts that the others have.
     """
@@ -117,7 +119,7 @@ def _rewards(table: pd.DataFrame, configuration: str) -> np.ndarray:
     runs, prompts = wide.index.get_level_values(0).unique(), part["id"].nunique()
     if len(wide) != len(runs) * prompts or wide.isna().any(axis=None):
         raise ValueError(f"the runs of {configuration!r} have not answered the same prompts")
-    return wide.to_numpy().reshape(len(runs), prompts, -1)
+    return wide
 
 
 def _resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -147,7 +149,8 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for name in table["configuration"].unique():
-        rewards = _rewards(table, name)
+        wide = _rewards(table, name)
+        rewards = wide.to_numpy().reshape(*wide.index.levshape, -1)
         moments = np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2)], axis=-1)
         first, second = _resampled(moments, resamples, seed).T
         mean_low, mean_high = _interval(first)
@@ -187,8 +190,11 @@ def paired_gain(
     detectable (the least true difference that a test of this size finds with a power of 80 % at the
     5 % level); and the numbers of runs and prompts. Raises ValueError where the runs do not pair.
     """
-    difference = _rewards(table, better).mean(axis=2) - _rewards(table, base).mean(axis=2)
-    runs, prompts = difference.shape
+    sides = [_rewards(table, name).mean(axis=1) for name in (better, base)]
+    if not sides[0].index.equals(sides[1].index):
+        raise ValueError(f"{better!r} and {base!r} have not answered the same prompts in each run")
+    runs, prompts = sides[0].index.levshape
+    difference = (sides[0] - sides[1]).to_numpy().reshape(runs, prompts)
     by_prompt, by_run = difference.mean(axis=0), difference.mean(axis=1)
     error = by_prompt.var(ddof=1) / prompts + (by_run.var(ddof=1) / runs if runs > 1 else 0.0)
     low, high = _interval(_resampled(difference, resamples, seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 
 from alignpro import models
 from alignpro.config import Preset
+from alignpro.evaluation import summary
 from alignpro.experiments import RESULTS, Cell
 
 
@@ -78,3 +80,38 @@ def matrix_table(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
             f"`python -m alignpro reproduce --preset {preset_name}`"
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def matrix_summary(table: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """`evaluation.summary` of every architecture × dataset, a row a configuration.
+
+    An oracle's rows stand in every architecture with its frozen LLM.
+    """
+    oracle = table["configuration"] == "RLHF"
+    parts = []
+    for (pair, dataset), part in table[~oracle].groupby(["architecture", "dataset"], sort=False):
+        beside = oracle & (table["dataset"] == dataset) & (table["architecture"] == pair[2:])
+        part = summary(pd.concat([part, table[beside]]), resamples).reset_index()
+        parts.append(part.assign(architecture=pair, dataset=dataset))
+    return pd.concat(parts, ignore_index=True)
+
+
+def matrix_cards(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+    """The card of every run in `results/`, a row each: what was run, when, where, how long."""
+    paths = sorted((results / preset_name).glob("*/*/seed*/card.json"))
+    return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+    """Every training step in `results/`, a row each, with its architecture, dataset and seed."""
+    return pd.concat(
+        [
+            pd.read_json(path, lines=True).assign(
+                architecture=path.parts[-3],
+                dataset=path.parts[-4],
+                seed=int(path.parts[-2].removeprefix("seed")),
+            )
+            for path in sorted((results / preset_name).glob("*/*/seed*/metrics.jsonl"))
+        ],
+        ignore_index=True,
+    )

@@ -128,6 +128,9 @@ def test_intervals_over_runs_and_prompts_cover_the_truth():
 
 def test_runs_that_answered_other_prompts_are_refused():
     table = runs_of({"A": np.zeros((2, 3, 2)), "B": np.zeros((2, 3, 2))})
+    lacking = table[~((table["configuration"] == "B") & (table["seed"] == 1))]
+    with pytest.raises(ValueError, match="'A' and 'B' have not answered the same prompts in each"):
+        paired_gain(lacking, "A", "B", 100)
     short = table[~((table["seed"] == 1) & (table["id"] == "p2"))]
     with pytest.raises(ValueError, match="runs of 'A' have not answered the same prompts"):
         paired_gain(short, "A", "B", 100)
