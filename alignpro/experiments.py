@@ -151,6 +151,7 @@ class Cell:
         run, spec = self.oracle_run, self.preset.models[self.pair[1]]
         folder = run.folder / "policy"
         if not run.finished:
+            self._frozen = None  # π_F and the copy of it that is trained may not fit side by side
             model, tokenizer = self._trainable(1)
             adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, "oracle"))
             policy = Policy(
@@ -186,9 +187,10 @@ class Cell:
                 "No Fine-Tuning": unchanged,
                 "Untrained prompter": self._evaluated(self._untrained(progress)),
                 "Best constant suffix": constant(best),
-                "Best suffix per kind (oracle)": per_kind(by_kind),
-                "Align-Pro": self._evaluated(self.train(progress)),
             }
+            if by_kind:
+                rewriters["Best suffix per kind (oracle)"] = per_kind(by_kind)
+            rewriters["Align-Pro"] = self._evaluated(self.train(progress))
             return rewriters, self.frozen
 
         path, samples = self.run.folder / "evaluation.parquet", self.preset.evaluation.samples
