@@ -22,6 +22,7 @@ from accelerate import PartialState
 from huggingface_hub.errors import GatedRepoError
 from platformdirs import user_cache_dir
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from alignpro.config import ModelSpec
@@ -51,11 +52,16 @@ def device() -> torch.device:
 
 
 def dtype() -> torch.dtype:
-    """bfloat16 on a GPU and on CPUs with AMX tiles, float32 elsewhere.
+    """bfloat16 on GPUs that compute in it and on CPUs with AMX tiles, float32 elsewhere.
 
-    AVX512-BF16 alone does not count: without tiles, bf16 products are slower than fp32 ones.
+    AVX512-BF16 alone does not count: without tiles, bf16 products are slower than fp32 ones. Nor
+    does a GPU that emulates bf16, such as Colab's T4; float16, which it computes in, has too small
+    a range for the activations of some models.
     """
-    fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -116,9 +122,9 @@ def identity(spec: ModelSpec) -> str:
     """
     folder = Path(_resolve(spec))
     if not folder.is_dir():
-        with _explained(spec):
-            config = AutoConfig.from_pretrained(spec.source, revision=spec.revision)
-        return f"{spec.source}@{config._commit_hash}"
+        with _explained(spec):  # the cache keeps each commit in a folder of that name
+            config = cached_file(spec.source, "config.json", revision=spec.revision)
+        return f"{spec.source}@{Path(config).parent.name}"
     found = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         with open(path, "rb") as file:

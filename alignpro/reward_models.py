@@ -23,8 +23,8 @@ class RewardModel:
     A checkpoint with a chat template reads the two turns as RM-Gemma-2B's card says: the template
     without a generation prompt, and BOS once. One without a template, such as an encoder, reads its
     tokenizer's text pair (x, y), cut to what the tokenizer says it can hold. The weights are loaded
-    when a score is first asked for. Raises ModelError where they cannot be had, or where the
-    checkpoint has another number of outputs than one.
+    when a score is first asked for. Raises ModelError where they cannot be had, where the
+    checkpoint has another number of outputs than one, or where it reads neither turns nor pairs.
     """
 
     def __init__(self, spec: ModelSpec, batch_size: int = 16):
@@ -43,7 +43,7 @@ class RewardModel:
         scores = torch.empty(len(lengths))
         for start in range(0, len(by_length), self.batch_size):
             rows = by_length[start : start + self.batch_size]
-            inputs = self._inputs([str(prompts[i]) for i in rows], [str(responses[i]) for i in rows])
+            inputs = self._inputs([prompts[i] for i in rows], [responses[i] for i in rows])
             with torch.inference_mode():
                 scores[rows] = model(**inputs.to(model.device)).logits[:, 0].float().cpu()
         return scores
@@ -57,6 +57,11 @@ class RewardModel:
             raise ModelError(
                 f"{self.spec.source!r} has {model.config.num_labels} outputs, a reward model has "
                 "one; check `reward` and `models` in the preset"
+            )
+        if tokenizer.chat_template is None and tokenizer.cls_token is None:
+            raise ModelError(
+                f"{self.spec.source!r} has no chat template, and is no encoder of text pairs: use "
+                "a copy of it with the template that it was trained with"
             )
         # The model reads its score at the last token that is not padding: both must agree on it.
         if model.config.pad_token_id is None:
@@ -74,7 +79,6 @@ class RewardModel:
             for x, y in zip(prompts, responses)
         ]
         texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=False)
-        # The template writes BOS, and the tokenizer adds it.
-        if tokenizer.bos_token:
-            texts = [text.replace(tokenizer.bos_token, "") for text in texts]
-        return tokenizer(texts, **padded)
+        # BOS stands once: the template writes it. The card removes that one and lets the tokenizer
+        # add its own, which is the same as long as the tokenizer does.
+        return tokenizer(texts, add_special_tokens=False, **padded)

@@ -1,4 +1,4 @@
-"""8-bit products against full precision, and which layers keep theirs."""
+"""8-bit products against full precision, which layers keep theirs, and who computes in bf16."""
 
 import pytest
 import torch
@@ -86,3 +86,15 @@ def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch):
     monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
     to_int8(model, INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
+
+
+@pytest.mark.parametrize(("computes", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_that_only_emulates_bf16_computes_in_float32(monkeypatch, computes, expected):
+    """As torch tells them apart: an H100 computes in bf16, a T4 does not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or computes,
+    )
+    assert models.dtype() is expected
