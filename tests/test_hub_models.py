@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from checkpoints import save_reward_model
-from hub_server import hub
+from model_hub import hub
 
 NEW, OLD = "b" * 40, "a" * 40
 
