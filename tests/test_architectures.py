@@ -150,8 +150,8 @@ def test_a_rewriting_prompter_takes_a_step(quick, checkpoints, tmp_path, archite
 def test_a_cell_of_the_paper_from_prompts_to_results(quick, checkpoints, tmp_path, monkeypatch):
     """Phi-3 rewrites for Llama, Gemma scores, on prompts without a kind, as the Hub's are."""
 
-    def kindless(dataset, split, limit):
-        prompts = load_prompts(dataset, split, limit)
+    def kindless(*arguments):
+        prompts = load_prompts(*arguments)
         for prompt in prompts:
             prompt.kind = None
         return prompts
