@@ -94,11 +94,14 @@ def evaluate(
 def best_suffixes(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
     """From the suffix table: the best suffix over all kinds (each kind counts alike), and by kind.
 
-    "(nothing)" is among the candidates, so that the best suffix may be none.
+    "(nothing)" is among the candidates, so that the best suffix may be none. Prompts without a
+    kind, such as the Hub's, count as one kind, which has no entry in the second value.
     """
+    table = table.assign(kind=table["kind"].fillna(""))
     means = table.pivot_table(index="configuration", columns="kind", values="reward", sort=False)
     text = {name: "" if name == "(nothing)" else name for name in means.index}
-    return text[means.mean(axis=1).idxmax()], {k: text[means[k].idxmax()] for k in means.columns}
+    by_kind = {kind: text[means[kind].idxmax()] for kind in means.columns if kind}
+    return text[means.mean(axis=1).idxmax()], by_kind
 
 
 def prompt_means(table: pd.DataFrame) -> pd.DataFrame:

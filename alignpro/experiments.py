@@ -35,6 +35,7 @@ from alignpro.prompter import (
     merge_adapter,
     save_prompter,
 )
+from alignpro.reward_models import RewardModel
 from alignpro.rewards import rubric
 from alignpro.runs import Run, function_name, require, stage_seed
 
@@ -62,10 +63,15 @@ def as_it_is(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
     )
 
 
+def preset_reward(preset: Preset) -> Callable:
+    """The reward that `preset` names: a reward model by its role, or the rubric r*."""
+    return RewardModel(preset.models[preset.reward]) if preset.reward else rubric
+
+
 class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
-    `reward` is any function of prompts and responses; the default is the rubric r*. `root` is the
+    `reward` is any function of prompts and responses; the default is the preset's. `root` is the
     folder of all runs. Raises ConfigError for a dataset or a pair that the preset cannot serve.
     """
 
@@ -75,10 +81,11 @@ class Cell:
         dataset: str,
         seed: int,
         pair: Sequence[str] | None = None,
-        reward: Callable = rubric,
+        reward: Callable | None = None,
         root: str | Path = "runs",
     ):
-        self.preset, self.dataset, self.seed, self.reward = preset, dataset, seed, reward
+        self.preset, self.dataset, self.seed = preset, dataset, seed
+        self.reward = reward or preset_reward(preset)
         self.pair = tuple(pair or preset.architectures[0])
         data.check_dataset(dataset, preset.data.hub)
         for role in self.pair:
@@ -86,7 +93,7 @@ class Cell:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
-        name = function_name(reward)
+        name = function_name(self.reward)
         self.process = models.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
@@ -147,6 +154,7 @@ class Cell:
         run, spec = self.oracle_run, self.preset.models[self.pair[1]]
         folder = run.folder / "policy"
         if not run.finished:
+            self._frozen = None  # π_F and the copy of it that is trained may not fit side by side
             model, tokenizer = self._trainable(1)
             adapted = self._adapted(model, 1, "oracle")
             policy = Policy(
@@ -182,9 +190,10 @@ class Cell:
                 "No Fine-Tuning": unchanged,
                 "Untrained prompter": self._evaluated(self._untrained(progress)),
                 "Best constant suffix": constant(best),
-                "Best suffix per kind (oracle)": per_kind(by_kind),
-                "Align-Pro": self._evaluated(self.train(progress)),
             }
+            if by_kind:
+                rewriters["Best suffix per kind (oracle)"] = per_kind(by_kind)
+            rewriters["Align-Pro"] = self._evaluated(self.train(progress))
             return rewriters, self.frozen
 
         path, samples = self.run.folder / "evaluation.parquet", self.preset.evaluation.samples

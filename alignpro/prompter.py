@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from alignpro.config import PrompterConfig
@@ -62,9 +64,25 @@ class Prompter:
         self.policy, self.form = policy, form
 
     def messages(self, prompts: Sequence[str]) -> list[list[dict]]:
-        """What the prompter is asked: the meta-prompt, then each x as the user's message."""
-        ask = {"role": "system", "content": META_PROMPT[self.form]}
+        """What the prompter is asked: the meta-prompt, then each x as the user's message.
+
+        Where its chat template has no system role, as Gemma's, the user's message opens with the
+        meta-prompt.
+        """
+        meta = META_PROMPT[self.form]
+        if not self._has_system_role:
+            return [[{"role": "user", "content": f"{meta}\n\n{x}"}] for x in prompts]
+        ask = {"role": "system", "content": meta}
         return [[ask, {"role": "user", "content": str(x)}] for x in prompts]
+
+    @cached_property
+    def _has_system_role(self) -> bool:
+        meta = META_PROMPT[self.form]
+        chat = [{"role": "system", "content": meta}, {"role": "user", "content": "x"}]
+        try:  # some templates raise, others drop the message
+            return meta in self.policy.tokenizer.apply_chat_template(chat, tokenize=False)
+        except TemplateError:
+            return False
 
     def rewritten(self, prompts: Sequence[str], outputs: Sequence[str]) -> list[str]:
         """x' from the prompter's outputs, white space folded; an empty output leaves x as is."""

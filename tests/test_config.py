@@ -8,11 +8,34 @@ import pytest
 
 from alignpro import config
 from alignpro.config import PRESETS, AdaptiveKLConfig, ConfigError, load_preset
+from alignpro.data import datasets
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_preset_loads_under_its_own_name(path):
     assert load_preset(path.stem).name == path.stem
+
+
+def test_the_presets_for_a_gpu_hold_the_papers_experiment_and_a_small_one():
+    h100, colab = load_preset("h100"), load_preset("colab")
+    assert {role: spec.source for role, spec in h100.models.items()} == {
+        "P1": "microsoft/Phi-3.5-mini-instruct",
+        "P2": "Qwen/Qwen2.5-1.5B-Instruct",
+        "F1": "meta-llama/Llama-3.1-8B-Instruct",
+        "F2": "meta-llama/Llama-3.1-8B-Instruct",
+        "RM": "weqweasdas/RM-Gemma-2B",
+    }
+    assert h100.architectures == (("P1", "F1"), ("P1", "F2"), ("P2", "F1"), ("P2", "F2"))
+    assert h100.datasets == ("ultrafeedback", "helpsteer", "orca")
+    assert (h100.reward, h100.prompter.form) == ("RM", "rewrite")
+    assert {name: getattr(h100.ppo, name) for name in PAPER} == PAPER
+    oracle = dataclasses.replace(h100.ppo, **dataclasses.asdict(h100.rlhf))
+    assert oracle == h100.ppo, "the paper's oracle gets the same PPO"
+    assert colab.reward is None and set(colab.datasets) <= set(datasets())
+    for preset in (h100, colab, load_preset("cpu")):
+        sampling = preset.frozen
+        assert (sampling.temperature, sampling.top_p, sampling.top_k) == (1.5, 0.6, 20)
+        assert preset.ppo.batch_size <= preset.data.train, "no prompt twice in a batch"
 
 
 def test_an_option_that_is_not_set_leaves_no_trace_in_what_a_run_is_named_after():
@@ -28,7 +51,7 @@ def test_an_option_that_is_not_set_leaves_no_trace_in_what_a_run_is_named_after(
 
 
 def test_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="no preset 'gpu': use one of cpu, .*smoke"):
+    with pytest.raises(ConfigError, match="no preset 'gpu': use one of .*cpu, .*smoke"):
         load_preset("gpu")
 
 

@@ -156,6 +156,12 @@ def test_the_best_suffixes_weigh_every_kind_alike():
     assert best_suffixes(table) == ("", {"howto": "a", "reason": ""})
 
 
+def test_prompts_without_a_kind_have_one_best_suffix():
+    rows = [("(nothing)", 0.1), ("a", 0.2), ("b", 0.9), ("b", -0.8)]
+    table = pd.DataFrame(rows, columns=["configuration", "reward"]).assign(kind=None)
+    assert best_suffixes(table) == ("a", {})
+
+
 def test_evaluate_scores_the_original_prompt_and_keeps_every_text(load_tiny, greedy):
     from alignpro.generation import Policy
 

@@ -1,4 +1,4 @@
-"""8-bit products against full precision, and which layers keep theirs."""
+"""8-bit products against full precision, which layers keep theirs, and who computes in bf16."""
 
 import pytest
 import torch
@@ -134,3 +134,15 @@ def test_sixteen_bits_only_where_asked_for_and_where_the_cpu_has_them(load_tiny,
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
         model = to_bf16(load_tiny("llama")[0], ModelSpec("tiny:llama", int8=asked))
         assert not any(isinstance(m, Bf16Linear) for m in model.modules())
+
+
+@pytest.mark.parametrize(("computes", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_that_only_emulates_bf16_computes_in_float32(monkeypatch, computes, expected):
+    """As torch tells them apart: an H100 computes in bf16, a T4 does not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or computes,
+    )
+    assert models.dtype() is expected

@@ -36,9 +36,10 @@ def test_a_rewrite_replaces_the_prompt_unless_it_is_empty():
 
 
 @pytest.mark.parametrize("form", META_PROMPT)
-def test_the_prompter_is_asked_with_the_prompt_but_not_its_kind(form):
+def test_the_prompter_is_asked_with_the_prompt_but_not_its_kind(load_tiny, greedy, form):
     prompt = load_prompts("help", "train", 1)[0]
-    system, user = Prompter(policy=None, form=form).messages([prompt])[0]
+    prompter = Prompter(Policy(*load_tiny("llama"), greedy), form)
+    system, user = prompter.messages([prompt])[0]
     assert system == {"role": "system", "content": META_PROMPT[form]}
     assert user == {"role": "user", "content": str(prompt)}
 

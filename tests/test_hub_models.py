@@ -1,0 +1,71 @@
+"""Models of a hub: pinned or newest, gated, missing, and offline, over the hub's own protocol."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from checkpoints import save_reward_model
+from model_hub import hub
+
+NEW, OLD = "b" * 40, "a" * 40
+
+LOAD = """
+import json, sys
+from alignpro.config import ModelSpec
+from alignpro.models import ModelError
+from alignpro.reward_models import RewardModel
+for source, revision in json.loads(sys.argv[1]):
+    reward = RewardModel(ModelSpec(source, revision))
+    try:
+        print(json.dumps([reward.name, reward(["Why?"], ["Because."]).item()]))
+    except ModelError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def loaded(sources, **environment):
+    """For each (source, revision), in a fresh process: [name, score], or the error's message."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, json.dumps(sources)],
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_hubs_models_are_pinned_and_its_refusals_explained(tmp_path):
+    commits = {NEW: save_reward_model(tmp_path / "new", seed=1)}
+    commits |= {OLD: save_reward_model(tmp_path / "old", seed=0)}
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    with hub({"org/open": commits, "org/gated": None}) as url:
+        newest, pinned, gated, unknown, absent = loaded(
+            [
+                ("org/open", None),
+                ("org/open", OLD),
+                ("org/gated", None),
+                ("org/open", "v9"),
+                ("org/absent", None),
+            ],
+            HF_ENDPOINT=url,
+            **home,
+        )
+    assert newest[0] == f"org/open@{NEW}" and pinned[0] == f"org/open@{OLD}"
+    directories = loaded([(str(commits[NEW]), None), (str(commits[OLD]), None)])
+    assert [newest[1], pinned[1]] == [score for _, score in directories] and newest[1] != pinned[1]
+    assert "'org/gated' is gated: accept its licence on https://huggingface.co/org/gated" in gated
+    assert "`hf auth login`" in gated
+    assert "cannot load 'org/open'" in unknown and "v9 is not a valid git identifier" in unknown
+    assert "cannot load 'org/absent'" in absent and "set `source` in the preset" in absent
+
+    again, offline = loaded(
+        [("org/open", OLD), ("org/other", None)], **home | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert again == pinned, "what was downloaded once needs no network"
+    assert "`hf download org/other`" in offline and "We couldn't connect" in offline
