@@ -63,7 +63,7 @@ def label_pairs(responses: pd.DataFrame, scale: float, seed: int) -> pd.DataFram
 
 
 def noise_ceiling(p_first: np.ndarray) -> np.ndarray:
-    """P(label agrees with r*) of each pair, max(p, 1 − p): no reward can expect more of its mean."""
+    """max(p, 1 − p) of each pair: how often its label follows r*, which no reward can beat."""
     return np.maximum(p_first, 1 - np.asarray(p_first))
 
 
