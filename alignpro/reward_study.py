@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,15 @@ import numpy as np
 import pandas as pd
 
 from alignpro.config import Preset, RewardLearningConfig, described
+from alignpro.estimators import best_of_n, bootstrap_interval, rlhf_front
 from alignpro.evaluation import evaluate, unchanged
 from alignpro.experiments import RESULTS, Cell
 from alignpro.preferences import as_preferences, label_pairs, menu_suffixes
 from alignpro.reward_learning import ScaledReward, held_out, learn_reward
 from alignpro.rewards import rubric
 from alignpro.runs import code_digest, digest, provenance, stage_seed, write_json
+
+GAINS = ("proxy", "gold", "gold_low", "gold_high")
 
 
 def study_folder(preset: str, dataset: str, seed: int, results: Path = RESULTS) -> Path:
@@ -80,6 +83,36 @@ class Study:
         by_prompt = self.test.pivot(index="id", columns="sample")
         proxy = self.config.scale * by_prompt[column(share)].to_numpy()
         return proxy, by_prompt["reward"].to_numpy()
+
+    def best_of_n(self, share: float = 1.0) -> pd.DataFrame:
+        """The best of n answers by the learned reward, n = 1, 2, 4, ...: what each reward gains.
+
+        Columns n, sqrt_kl (of the bound log n − (n − 1)/n, which a sampler without ties reaches),
+        proxy and gold (gains over n = 1), gold_low and gold_high (95 % over prompts).
+        """
+        proxy, gold = self.rewards(share)
+        rows = []
+        for n in 2 ** np.arange(int(np.log2(proxy.shape[1])) + 1):
+            gain = best_of_n(proxy, gold, n) - gold.mean(axis=1)
+            low, high = bootstrap_interval(gain)
+            optimised = (best_of_n(proxy, proxy, n) - proxy.mean(axis=1)).mean()
+            rows.append((n, np.sqrt(np.log(n) - (n - 1) / n), optimised, gain.mean(), low, high))
+        return pd.DataFrame(rows, columns=["n", "sqrt_kl", *GAINS])
+
+    def tilted(self, lams: Sequence[float], share: float = 1.0) -> pd.DataFrame:
+        """The optimum against the learned reward at each λ (Eq. 4), by reweighting the answers.
+
+        Columns lam, sqrt_kl, ess (of M answers a prompt), then the gains as in `best_of_n`.
+        """
+        proxy, gold = self.rewards(share)
+        by_proxy, by_gold = rlhf_front(proxy, lams), rlhf_front(proxy, lams, values=gold)
+        gain_x = by_gold.reward_x - gold.mean(axis=1, keepdims=True)
+        low, high = bootstrap_interval(gain_x).T
+        columns = (
+            *(lams, np.sqrt(by_proxy.kl), by_proxy.ess, by_proxy.reward - proxy.mean()),
+            *(gain_x.mean(axis=0), low, high),
+        )
+        return pd.DataFrame(dict(zip(["lam", "sqrt_kl", "ess", *GAINS], columns)))
 
 
 def column(share: float) -> str:

@@ -89,8 +89,9 @@ def test_the_repository_has_one_address():
 LAYERS = {
     "gibbs": 0, "checks": 0, "solution": 0, "theory": 0, "estimators": 0, "config": 0,
     "data": 1, "models": 1, "runs": 1, "theory_figures": 5, "figures": 5,
-    "generation": 2, "logprobs": 3, "rewards": 3, "reward_models": 3, "prompter": 3, "exact": 3, "ppo": 3,
-    "evaluation": 4, "preferences": 3, "reward_learning": 4, "reward_study": 6, "reward_figures": 6,
+    "generation": 2, "logprobs": 3, "rewards": 3, "prompter": 3, "exact": 3, "ppo": 3,
+    "evaluation": 4, "reward_models": 3, "preferences": 3,
+    "reward_learning": 4, "reward_study": 6, "reward_figures": 6,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6,
     "experiments": 5, "__main__": 6, "__init__": 6,
