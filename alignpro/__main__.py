@@ -1,4 +1,4 @@
-"""The command line: `python -m alignpro reproduce --preset cpu`."""
+"""The command line: `python -m alignpro reproduce --preset cpu`, or `learn-reward`."""
 
 from __future__ import annotations
 

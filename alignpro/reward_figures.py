@@ -95,7 +95,7 @@ def trained_prompters(metrics: pd.DataFrame) -> Figure:
         run = metrics[metrics["lam"] == lam].sort_values("step")
         root = np.sqrt(run["objective/kl"].clip(lower=0))
         for name, (color, label) in rewards.items():
-            gain = run[name] - run[name].iloc[0]
+            gain = run[name] - run[name].iloc[:3].mean()
             axes.scatter(root, gain, s=12, alpha=0.35, color=color)
             means = [v.rolling(9, center=True, min_periods=1).mean() for v in (root, gain)]
             axes.plot(*means, color=color, lw=2, label=label)

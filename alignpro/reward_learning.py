@@ -19,6 +19,7 @@ import torch
 from scipy.stats import binomtest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
 
 from alignpro import models
 from alignpro.config import ModelSpec, RewardLearningConfig
@@ -78,11 +79,6 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
     tokenizer = AutoTokenizer.from_pretrained(base, model_input_names=names)
     if tokenizer.chat_template is not None:
         raise RunError(f"{base}: has a chat template; reward learning here takes an encoder")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, trust_remote_code=False
-        )
     prompts = table["prompt"].tolist()
     ids = {
         f"{side}_ids": tokenizer(prompts, table[side].tolist(), truncation=True)["input_ids"]
@@ -106,10 +102,33 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
         disable_tqdm=not progress,
     )
     trainer = RewardTrainer(
-        model, arguments, train_dataset=Dataset.from_dict(ids), processing_class=tokenizer
+        _with_head(base, seed),
+        arguments,
+        train_dataset=Dataset.from_dict(ids),
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _with_head(base: str, seed: int) -> torch.nn.Module:
+    """The encoder `base` with a scalar head on top, which alone starts at random."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would warn of the missing head
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            num_labels=1,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    transformers_logging.set_verbosity(verbosity)
+    encoder = [k for k in report["missing_keys"] if k.startswith(f"{model.base_model_prefix}.")]
+    if missing := sorted(key for key in encoder if "pooler" not in key):
+        raise RunError(f"{base}: no weights for {missing[0]}, which would start at random")
+    return model
 
 
 def _last_checkpoint(work: Path) -> str | None:

@@ -37,10 +37,11 @@ seed = 0
 preference_file = ""  # JSONL or Parquet with prompt, chosen, rejected: learns from it, live
 
 # %% [markdown]
-# The paper's reward comes from a reward model, RM-Gemma-2B, which was learned from pairs that people
-# (and other models) labelled. So far this book has used the rubric instead. Here the rubric steps
-# back: it is the oracle r\* that *labels* pairs, and all that a learner gets to see are the labels.
-# What was learned can then be compared with what is true, which no real reward model allows.
+# The paper's reward comes from a reward model, RM-Gemma-2B, which was learned from pairs that
+# people (and other models) labelled. So far this book has used the rubric instead. Here the rubric
+# steps back: it is the oracle r\* that *labels* pairs, and all that a learner gets to see are the
+# labels. What was learned can then be compared with what is true, which no real reward model
+# allows.
 #
 # The whole study is one command, `python -m alignpro learn-reward`, which goes on where it was
 # stopped. Its results (every answer, both rewards, every PPO step) are kept in `results/`, and this
@@ -86,7 +87,7 @@ shown.style.hide(axis="index").format({"p_first": "{:.2f}"}).set_properties(
 )
 
 # %%
-contrary = (pairs["first_won"] != (pairs["p_first"] > 0.5)).mean()
+contrary = ((pairs["first_won"] - 0.5) * (pairs["p_first"] - 0.5) < 0).mean()
 close = pairs["p_first"].between(0.4, 0.6).mean()
 print(f"labels that contradict r*: {contrary:.0%}; pairs that are nearly a coin toss: {close:.0%}")
 
@@ -109,8 +110,8 @@ print(f"labels that contradict r*: {contrary:.0%}; pairs that are nearly a coin 
 # ```
 #
 # The file has the columns prompt, chosen and rejected, as plain text or as the Hub's messages, so
-# that UltraFeedback's binarized pairs go in as they are when there is a network. What is learned is a
-# plain reward, which any `Cell(..., reward=...)` trains on.
+# that UltraFeedback's binarized pairs go in as they are when there is a network. What is learned is
+# a plain reward, which any `Cell(..., reward=...)` trains on.
 
 # %%
 if preference_file:
@@ -126,9 +127,9 @@ else:
 #
 # A label that is partly a coin toss cannot be foretold. r\* itself agrees with it only with
 # probability max(p, 1 − p), whose mean over pairs is the **noise ceiling**. The same holds for real
-# preferences, where the ceiling is not known. Here it is, and so a second number can be given beside
-# the accuracy on the drawn labels: the accuracy *expected* over all labels that might have been
-# drawn, which has the luck of the labels taken out.
+# preferences, where the ceiling is not known. Here it is, and so a second number can be given
+# beside the accuracy on the drawn labels: the accuracy *expected* over all labels that might have
+# been drawn, which has the luck of the labels taken out.
 
 # %%
 accuracy = study.accuracy()
@@ -138,7 +139,8 @@ reward_figures.accuracy_curve(accuracy);
 # *Held-out accuracy by number of training pairs, on prompts that no pair came from, with 95 %
 # intervals over prompts; dashed, with its band, the noise ceiling.* Every point is a model of its
 # own, learned from a random share of the pairs in the same number of epochs. What lies between the
-# last point and the dashed line is what this encoder has not learned; nothing above the line can be.
+# last point and the dashed line is what this encoder has not learned; nothing above the line can
+# be.
 
 # %%
 table = accuracy.assign(
@@ -169,9 +171,9 @@ by_bin = reliability(claimed, tested["first_won"].to_numpy())
 reward_figures.reliability_diagram(by_bin);
 
 # %% [markdown]
-# *Claimed against observed preference on held-out pairs: dots with 95 % Wilson intervals, their area
-# the number of pairs.* Dots on the dashed line mean that claims can be taken at their word. Dots
-# below it on the right, and above it on the left, mean a reward that is surer than it may be.
+# *Claimed against observed preference on held-out pairs: dots with 95 % Wilson intervals, their
+# area the number of pairs.* Dots on the dashed line mean that claims can be taken at their word.
+# Dots below it on the right, and above it on the left, mean a reward that is surer than it may be.
 
 # %%
 truth = reliability(tested["p_first"].to_numpy(), tested["first_won"].to_numpy())
@@ -188,8 +190,8 @@ print(f"mean distance of a claimed probability from the true one: {off:.3f}")
 #
 # The simplest optimiser draws n answers and keeps the one that the learned reward likes best. It
 # moves away from the answers' distribution by log n − (n − 1)/n nats, and what it expects can be
-# computed exactly from the answers at hand, by both rewards. The learned one is multiplied by *s*, so
-# that both have the unit of r\*, and both are shown as gains over a single answer.
+# computed exactly from the answers at hand, by both rewards. The learned one is multiplied by *s*,
+# so that both have the unit of r\*, and both are shown as gains over a single answer.
 
 # %%
 shares = sorted({study.config.shares[0], 1.0})
@@ -197,9 +199,9 @@ curves = {f"{round(s * len(pairs))} pairs": study.best_of_n(s) for s in shares}
 reward_figures.selection(curves);
 
 # %% [markdown]
-# *Gains of best-of-n by the reward learned from few pairs (left) and from all (right): squares, what
-# the learned reward says was gained; dots, what r\* says, with 95 % intervals over prompts.* The
-# squares rise by construction. The gap between the two is what the optimiser made out of the
+# *Gains of best-of-n by the reward learned from few pairs (left) and from all (right): squares,
+# what the learned reward says was gained; dots, what r\* says, with 95 % intervals over prompts.*
+# The squares rise by construction. The gap between the two is what the optimiser made out of the
 # reward's errors: among n answers it finds the one that the reward overrates most.
 
 # %%
@@ -212,9 +214,9 @@ for name, curve in curves.items():
 # %% [markdown]
 # ## λ as the remedy
 #
-# The same answers, reweighted by exp(r/λ), estimate the *optimum* against the learned reward at each
-# λ (Eq. 4). A long leash, to the right, lets it exploit every error. This is where a λ that is not
-# too small earns its place: it costs reward that one can see, and saves reward that one cannot.
+# The same answers, reweighted by exp(r/λ), estimate the *optimum* against the learned reward at
+# each λ (Eq. 4). A long leash, to the right, lets it exploit every error. This is where a λ that is
+# not too small earns its place: it costs reward that one can see, and saves reward that one cannot.
 
 # %%
 import numpy as np
@@ -225,8 +227,8 @@ reward_figures.remedy(tilted);
 
 # %% [markdown]
 # *Gains of the optimum against the learned reward by λ: squares as claimed, dots as they are, with
-# 95 % intervals.* The theory prices an error of the reward by ε²/(2λ), so that what a wrong reward can
-# cost grows as λ falls; the distance between the curves is that price.
+# 95 % intervals.* The theory prices an error of the reward by ε²/(2λ), so that what a wrong reward
+# can cost grows as λ falls; the distance between the curves is that price.
 
 # %%
 best = tilted.loc[tilted["gold"].idxmax()]
@@ -250,16 +252,17 @@ print(f"of {study.rewards()[0].shape[1]} answers a prompt, {best['ess']:.1f} car
 reward_figures.trained_prompters(study.metrics);
 
 # %% [markdown]
-# *Both rewards of the training batches against √KL, as gains over the first batch; lines are running
-# means in the order of the steps.* Over-optimisation is where the two lines part. Where the lower
-# one bends down while the upper one goes on, every further step does harm.
+# *Both rewards of the training batches against √KL, as gains over the first three batches; lines
+# are running means in the order of the steps.* Over-optimisation is where the two lines part. Where
+# the lower one bends down while the upper one goes on, every further step does harm.
 
 # %%
 rows = {}
 for lam, run in study.metrics.groupby("lam"):
-    gains = run[["objective/scores", "objective/gold"]] - run.iloc[0]
+    both = run[["objective/scores", "objective/gold"]]
+    gains = both - both.head(3).mean()
     ends = gains.tail(5).mean()
-    peak = gains["objective/gold"].rolling(5).mean().max()
+    peak = gains["objective/gold"].rolling(5, min_periods=3).mean().max()
     rows[f"λ = {lam:g}"] = {
         "√KL at the end": np.sqrt(max(run["objective/kl"].tail(5).mean(), 0)),
         "learned, gain": ends["objective/scores"],
@@ -269,9 +272,9 @@ for lam, run in study.metrics.groupby("lam"):
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# Means of five batches, gains over the first one. A gold gain at the end that lies clearly below the
-# best of the run is a prompter that should have been stopped earlier; a learned gain that lies above
-# the gold one is reward that exists on paper only.
+# Means of five batches, as gains over the first three. A gold gain at the end that lies clearly
+# below the best of the run is a prompter that should have been stopped earlier; a learned gain that
+# lies above the gold one is reward that exists on paper only.
 #
 # On held-out prompts, where nothing was optimised:
 
@@ -310,12 +313,12 @@ share.round(2).to_frame("share of its rewrites")
 # * **Accuracy on held-out pairs is not a grade out of 100.** Its ceiling is the agreement of the
 #   labellers. Measure that, by labelling some pairs twice, before saying that a model is poor or
 #   good.
-# * **Calibration can be checked, and should be**, with nothing but held-out labels. A reward that is
-#   too sure invites the optimiser. But it holds for the answers that the pairs came from, and only
-#   for those: a trained prompter moves away from them.
-# * **A rising learned reward proves that the optimiser works, and nothing more.** Only something that
-#   was not optimised can say whether the answers got better: a second reward model learned from other
-#   pairs, a judge that has been validated, or people.
+# * **Calibration can be checked, and should be**, with nothing but held-out labels. A reward that
+#   is too sure invites the optimiser. But it holds for the answers that the pairs came from, and
+#   only for those: a trained prompter moves away from them.
+# * **A rising learned reward proves that the optimiser works, and nothing more.** Only something
+#   that was not optimised can say whether the answers got better: a second reward model learned
+#   from other pairs, a judge that has been validated, or people.
 # * **The KL is the one warning that is always there.** Report the reward together with it, as the
 #   figures here do. Choose λ, and the step to stop at, by the independent measure, and prefer the
 #   shorter leash where two do equally well.

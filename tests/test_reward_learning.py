@@ -305,6 +305,15 @@ def test_a_stopped_training_goes_on_to_the_same_model(encoder, numbers, tmp_path
     torch.testing.assert_close(resumed(prompts, texts), whole(prompts, texts))
 
 
+def test_an_encoder_that_lacks_weights_is_refused(encoder, numbers, tmp_path):
+    config = json.loads((encoder / "config.json").read_text())
+    for path in encoder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(RunError, match=r"no weights for bert.encoder.layer.2\."):
+        learn_reward(toy(16, 0), tmp_path / "reward", numbers, 0, tmp_path, progress=False)
+
+
 def test_the_numbers_are_read_from_their_own_preset(tmp_path, monkeypatch):
     assert load_reward_learning("cpu").shares[-1] == 1
     with pytest.raises(ConfigError, match="use one of cpu, smoke"):
