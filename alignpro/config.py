@@ -153,6 +153,25 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class RewardLearningConfig:
+    """Learning a reward from labelled pairs (Eq. 1), and what is then optimised against it.
+
+    `scale` is the rubric's margin at which one in e + 1 labels is wrong; the reward learned from
+    a share of the pairs is compared for each of `shares`, the last of which trains the prompters,
+    one for each of `lams`.
+    """
+
+    scale: float = _number(above=0)
+    train_samples: int = _number(low=2)
+    test_samples: int = _number(low=2)
+    shares: tuple[float, ...] = field()
+    epochs: int = _number(low=1)
+    batch_size: int = _number(low=1)
+    learning_rate: float = _number(above=0)
+    lams: tuple[float, ...] = field()
+
+
+@dataclass(frozen=True)
 class Preset:
     """One scale of the whole story; see the YAML files for what each number is and why.
 
@@ -204,6 +223,25 @@ def load_preset(name_or_path: str | Path) -> Preset:
     preset = _Reader(path).read(Preset, _compose(path), "preset")
     _check_across_fields(preset, path)
     return preset
+
+
+def load_reward_learning(preset_name: str) -> RewardLearningConfig:
+    """The numbers of reward learning under the preset of this name.
+
+    They stand in `presets/reward_learning/`, apart from the preset, whose runs do not depend on
+    them. Raises ConfigError as `load_preset` does.
+    """
+    folder = PRESETS / "reward_learning"
+    path = folder / f"{preset_name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(f"no reward learning for the preset {preset_name!r}: use one of {known}")
+    config = _Reader(path).read(RewardLearningConfig, _compose(path), "reward_learning")
+    if list(config.shares) != sorted(set(config.shares)) or not 0 < config.shares[0] <= 1:
+        raise ConfigError(f"{path}: reward_learning.shares: must rise, from above 0 to 1")
+    if config.shares[-1] != 1:
+        raise ConfigError(f"{path}: reward_learning.shares: the last must be 1, all pairs")
+    return config
 
 
 def _compose(path: Path) -> yaml.Node:

@@ -10,6 +10,7 @@ represented. Read ``ess``, the effective sample size, beside every value.
 """
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -80,6 +81,7 @@ def rlhf_front(
     rewards: ArrayLike,
     betas: ArrayLike,
     *,
+    values: ArrayLike | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -90,11 +92,31 @@ def rlhf_front(
     Self-normalised importance weighting; a response's reward is known exactly, so nothing needs
     splitting. The value is biased low by O(1 / ess), since no unseen response can be weighted up.
 
+    With ``values`` [X, M], another reward of the same responses, the front's reward is theirs:
+    what the policy that is optimal for ``rewards`` earns by a measure that it does not know.
+
     Raises ValueError naming the argument.
     """
     rewards = as_array("rewards", rewards, (None, None))
-    columns = _reweigh(rewards, rewards, np.zeros_like(rewards), betas, "betas")
+    valued = rewards if values is None else as_array("values", values, rewards.shape)
+    columns = _reweigh(rewards, valued, np.zeros_like(rewards), betas, "betas")
     return _front(betas, columns, resamples, level, seed)
+
+
+def best_of_n(scores: ArrayLike, values: ArrayLike, n: int) -> Array:
+    """Expected value [X] of the best by ``scores`` of n responses; both arrays are [X, M], n <= M.
+
+    Exact over all choices of n of the M responses, hence without bias where those are independent
+    draws of pi_F. Its KL from pi_F is at most log n - (n - 1) / n (C12). Raises ValueError.
+    """
+    scores = as_array("scores", scores, (None, None))
+    values = as_array("values", values, scores.shape)
+    draws = scores.shape[1]
+    if not 1 <= n <= draws:
+        raise ValueError(f"n: must lie between 1 and the {draws} responses, got {n!r}")
+    # The i-th smallest is the best of n where the other n - 1 lie among the i - 1 below it.
+    weight = np.array([comb(i, n - 1) / comb(draws, n) for i in range(draws)])
+    return np.take_along_axis(values, scores.argsort(axis=1, kind="stable"), axis=1) @ weight
 
 
 def bootstrap_interval(

@@ -72,7 +72,8 @@ class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
     `reward` is any function of prompts and responses; the default is the preset's. `root` is the
-    folder of all runs. Raises ConfigError for a dataset or a pair that the preset cannot serve.
+    folder of all runs. `gold`, a second reward, is written into the prompter's metrics and samples
+    and never trained on. Raises ConfigError for a dataset or a pair that the preset cannot serve.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class Cell:
         pair: Sequence[str] | None = None,
         reward: Callable | None = None,
         root: str | Path = "runs",
+        gold: Callable | None = None,
     ):
+        self.gold = gold
         self.preset, self.dataset, self.seed = preset, dataset, seed
         self.reward = reward or preset_reward(preset)
         self.pair = tuple(pair or preset.architectures[0])
@@ -328,6 +331,9 @@ class Cell:
                 {"prompt": str(x), "rewrite": z, "response": str(y), "score": round(float(r), 4)}
                 for x, z, y, r in zip(prompts, rewrites, responses, scores)
             ]
+            if self.gold:
+                for row, value in zip(texts, self.gold(prompts, responses)):
+                    row["gold"] = round(float(value), 4)
             seconds = {"frozen": round(answered - start, 3), "reward": round(done - answered, 3)}
             tokens = sum(len(y.token_ids) for y in responses)
             return ppo.Scored(scores, texts, seconds, tokens)

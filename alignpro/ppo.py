@@ -246,6 +246,9 @@ class Trainer:
             **clock.seconds("time/"),
             **{f"time/{name}": spent for name, spent in scored.seconds.items()},
         }
+        gold = [row["gold"] for row in scored.texts if "gold" in row]
+        if gold:
+            metrics["objective/gold"] = sum(gold) / len(gold)
         if config.adaptive_kl:
             kl = metrics["objective/kl"]
             self.lam = adapted_lam(self.lam, kl, config.batch_size, config.adaptive_kl)

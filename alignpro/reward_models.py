@@ -43,7 +43,9 @@ class RewardModel:
         scores = torch.empty(len(lengths))
         for start in range(0, len(by_length), self.batch_size):
             rows = by_length[start : start + self.batch_size]
-            inputs = self._inputs([prompts[i] for i in rows], [responses[i] for i in rows])
+            inputs = self._inputs(
+                [str(prompts[i]) for i in rows], [str(responses[i]) for i in rows]
+            )
             with torch.inference_mode():
                 scores[rows] = model(**inputs.to(model.device)).logits[:, 0].float().cpu()
         return scores

