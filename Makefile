@@ -1,11 +1,12 @@
-# `make help` lists the targets. PYTHON names the interpreter that .venv is made from.
+# `make help` lists the targets. PYTHON names the interpreter that .venv is made from, ARGS more
+# arguments for `reproduce` and `setups`.
 PYTHON ?= python3
 BIN := .venv/bin
 # One line a notebook in CI instead of a redrawn progress bar.
 export TRL_EXPERIMENTAL_SILENCE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help book test smoke reproduce bench notebooks lint clean
+.PHONY: help book test smoke reproduce bench setups notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -27,10 +28,13 @@ test: .venv/installed ## run all tests
 	@$(BIN)/python -m pytest -q
 
 reproduce: .venv/installed ## train and evaluate every dataset and seed of the cpu preset, resumably
-	@$(BIN)/python -m alignpro reproduce --preset cpu
+	@$(BIN)/python -m alignpro reproduce --preset cpu $(ARGS)
 
 bench: .venv/installed ## time a PPO step and the sampler against TRL and transformers (about 10 minutes)
 	@$(BIN)/python tools/bench.py
+
+setups: .venv/installed ## run each notebook in a new environment, set up by its own first cell alone
+	@$(BIN)/python tools/try_setup.py $(ARGS)
 
 notebooks: .venv/installed ## regenerate notebooks/*.ipynb from their .py sources
 	@$(BIN)/python tools/book.py --pair

@@ -208,6 +208,19 @@ def _without_none(value: Any) -> Any:
     return value
 
 
+def preset_for_hardware() -> str:
+    """The name of the preset for the first GPU at hand: `h100`, `colab`, or without one `cpu`.
+
+    `h100` is for 70 GiB and more (an A100 or H100 of 80 GB), `colab` for any smaller GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    memory = torch.cuda.get_device_properties(0).total_memory
+    return "h100" if memory >= 70 * 2**30 else "colab"
+
+
 def load_preset(name_or_path: str | Path) -> Preset:
     """Read a preset by name (`smoke`, `cpu`, `h100`) or from a YAML file of your own.
 

