@@ -25,13 +25,18 @@ import importlib.util, os, subprocess, sys
 
 if importlib.util.find_spec("alignpro") is None:
     repository = "https://github.com/alignpro/alignpro"
-    subprocess.run(["git", "clone", "--depth", "1", repository, "alignpro-book"], check=True)
+    release = "main"
+    clone = ["git", "clone", "--depth", "1", "--branch", release, repository, "alignpro-book"]
+    if not os.path.exists("alignpro-book"):
+        subprocess.run(clone, check=True)
+    subprocess.run(["sh", "alignpro-book/install.sh", sys.executable, "", "keep"], check=True)
     os.chdir("alignpro-book")
     sys.path.insert(0, os.getcwd())
-    subprocess.run(["sh", "install.sh", sys.executable, "book"], check=True)
 
 # %% tags=["parameters"]
-preset = "cpu"
+from alignpro.config import preset_for_hardware
+
+preset = preset_for_hardware()  # or a name: "cpu", "colab", "h100"
 dataset = "help"
 seed = 0
 preference_file = ""  # JSONL or Parquet with prompt, chosen, rejected: learns from it, live
@@ -43,10 +48,11 @@ preference_file = ""  # JSONL or Parquet with prompt, chosen, rejected: learns f
 # labels. What was learned can then be compared with what is true, which no real reward model
 # allows.
 #
-# The whole study is one command, `python -m alignpro learn-reward`, which goes on where it was
-# stopped. Its results (every answer, both rewards, every PPO step) are kept in `results/`, and this
-# page reads them there. Where they are missing, the next cell makes them: seconds under the smoke
-# preset, more than an hour on two cores under the cpu preset.
+# The whole study is one command, `python -m alignpro learn-reward` (more than an hour on two cores),
+# which goes on where it was stopped. Its results (every answer, both rewards, every PPO step) are
+# kept in `results/`, and this page reads them there. Where none are kept, the page makes the study
+# of the smoke preset: tiny random models and seconds, which shows that every step works and nothing
+# else. The first line printed says which of the two you see.
 
 # %%
 import pandas as pd
@@ -58,11 +64,12 @@ from alignpro.reward_study import read_study, run_study, study_folder
 figures.use_style()
 pd.set_option("display.max_colwidth", 160)
 folder = study_folder(preset, dataset, seed)
-if not folder.exists():
-    config = load_reward_learning(preset)
-    folder = run_study(load_preset(preset), config, dataset, seed, "runs", "runs", progress=False)
+study_of = preset if folder.exists() else "smoke"
+if study_of == "smoke":
+    tiny, config = load_preset(study_of), load_reward_learning(study_of)
+    folder = run_study(tiny, config, dataset, seed, "runs", "runs", progress=False)
 study = read_study(folder)
-print(f"{preset} preset, {dataset}, seed {seed}; made on {study.card['date'][:10]}")
+print(f"{study_of} preset, {dataset}, seed {seed}; made on {study.card['date'][:10]}")
 print(f"commit {study.card['commit']}, {study.card['hardware']['cpu']}")
 
 # %% [markdown]

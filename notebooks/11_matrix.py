@@ -27,13 +27,18 @@ import importlib.util, os, subprocess, sys
 
 if importlib.util.find_spec("alignpro") is None:
     repository = "https://github.com/alignpro/alignpro"
-    subprocess.run(["git", "clone", "--depth", "1", repository, "alignpro-book"], check=True)
+    release = "main"
+    clone = ["git", "clone", "--depth", "1", "--branch", release, repository, "alignpro-book"]
+    if not os.path.exists("alignpro-book"):
+        subprocess.run(clone, check=True)
+    subprocess.run(["sh", "alignpro-book/install.sh", sys.executable, "", "keep"], check=True)
     os.chdir("alignpro-book")
     sys.path.insert(0, os.getcwd())
-    subprocess.run(["sh", "install.sh", sys.executable, "book"], check=True)
 
 # %% tags=["parameters"]
-preset = "cpu"
+from alignpro.config import preset_for_hardware
+
+preset = preset_for_hardware()  # or a name: "cpu", "colab", "h100"
 dataset = "help"
 seed = 0
 
