@@ -1,4 +1,4 @@
-"""The command line: `python -m alignpro reproduce --preset cpu`."""
+"""The command line: `python -m alignpro reproduce --preset cpu`, or `plan --preset h100`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run a preset's experiments; exit status 1 where a cell failed, 2 for bad input."""
+    """Run a preset's experiments or plan them; exit status 1 where one failed, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="alignpro", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("reproduce", help="train and evaluate every cell of a preset")
@@ -18,6 +18,7 @@ def main() -> int:
     command.add_argument("--runs", default="runs", help="folder of the runs (default: runs)")
     command.add_argument("--results", help="folder of what is kept of them (default: results)")
     command.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    _add_plan(commands)
     arguments = parser.parse_args()
 
     from alignpro.config import ConfigError, load_preset
@@ -27,6 +28,8 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    if arguments.command == "plan":
+        return _plan(preset, arguments)
     import torch
 
     from alignpro.evaluation import compare_runs
@@ -48,6 +51,48 @@ def main() -> int:
         figure = run_means(runs, f"Held-out prompts of `{folder.name}`, one dot a run")
         figure.savefig(results / preset.name / f"{folder.name}.png", dpi=150)
     return 1 if failed else 0
+
+
+def _add_plan(commands) -> None:
+    command = commands.add_parser("plan", help="compute what a preset needs of a GPU")
+    command.add_argument("--preset", default="h100", help="a preset's name, or a YAML file")
+    for name, default, unit in (
+        ("gpu-memory", 80.0, "GB"),
+        ("flops", 989.0, "TFLOP/s, dense"),
+        ("bandwidth", 3350.0, "GB/s"),
+    ):
+        said = f"{unit} (default: %(default)g, as the vendor publishes for the H100 SXM)"
+        command.add_argument(f"--{name}", type=_positive, default=default, help=said)
+    command.add_argument("--prompt-tokens", type=int, default=256, help="of a prompt (default: 256)")
+    command.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    command.add_argument(
+        "--remote-frozen", action="store_true", help="the frozen LLM is served by another machine"
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
+    return value
+
+
+def _plan(preset, arguments) -> int:
+    """Print the plan of `preset`; 2 where a model's config cannot be had."""
+    import torch
+
+    from alignpro.plan import GPU, Plan
+    from alignpro.stages import PlanError
+
+    gpu = GPU(arguments.gpu_memory * 1e9, arguments.flops * 1e12, arguments.bandwidth * 1e9)
+    precision = getattr(torch, arguments.precision)
+    try:
+        plan = Plan(preset, gpu, arguments.prompt_tokens, precision, arguments.remote_frozen)
+        print(plan.report())
+    except PlanError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

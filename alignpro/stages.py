@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 from alignpro import models
 from alignpro.config import ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
 from alignpro.generation import GrowingLayer, sample_tokens
-from alignpro.ledger import Cost, Dataless, cost
+from alignpro.ledger import Dataless, cost
 from alignpro.logprobs import Batch, Trunk, forward
 from alignpro.prompter import add_lora
 
@@ -126,9 +126,15 @@ def generation(
     rows = min(batch, count)
     batches, share = ceil(count / rows), count / rows
     prefill = cost(model, lambda: _prefilled(model, rows, lengths))
+    with Dataless():
+        cache = _prefilled(model, rows, lengths)
     steps = lengths.new - 1
-    half, _, mean = _step(model, rows, sampling, lengths, steps // 2)
-    last, held, _ = _step(model, rows, sampling, lengths, max(steps - 1, 0))
+    _extend(cache, steps // 2)
+    mean = _length_bytes(cache)
+    half = cost(model, lambda: _decoded(model, cache, sampling), known=_buffers(cache))
+    _extend(cache, max(steps - steps // 2 - 2, 0))
+    last = cost(model, lambda: _decoded(model, cache, sampling), known=_buffers(cache))
+    held = sum(b.nbytes for b in _buffers(cache))
     peak = max(prefill.peak, held + last.peak)
     work = (
         (prefill.flops * share, prefill.read * batches),
@@ -137,19 +143,15 @@ def generation(
     return Stage(name, work, held, last.logits, peak - held - last.logits)
 
 
-def _step(
-    model, rows: int, sampling: SamplingConfig, lengths: Lengths, done: int
-) -> tuple[Cost, int, int]:
-    """The cost of one token more after `done`, and the cache's bytes: held, and in use."""
-    with Dataless():
-        cache = _prefilled(model, rows, lengths)
-        for layer in cache.layers:
-            more = torch.empty_like(layer.keys[:, :, :1]).expand(-1, -1, done, -1)
-            layer.update(more, torch.empty_like(layer.values[:, :, :1]).expand(-1, -1, done, -1))
-    buffers = [b for layer in cache.layers for b in (layer.key_buffer, layer.value_buffer)]
-    used = _length_bytes(cache)
-    one = cost(model, lambda: _decoded(model, cache, sampling), known=buffers)
-    return one, sum(b.nbytes for b in buffers), used
+def _extend(cache: Cache, count: int) -> None:
+    """As if `count` tokens more had been read."""
+    for layer in cache.layers:
+        one = layer.keys[:, :, :1], layer.values[:, :, :1]
+        layer.update(*(torch.empty_like(x).expand(-1, -1, count, -1) for x in one))
+
+
+def _buffers(cache: Cache) -> list[torch.Tensor]:
+    return [b for layer in cache.layers for b in (layer.key_buffer, layer.value_buffer)]
 
 
 def _length_bytes(cache: Cache) -> int:

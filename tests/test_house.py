@@ -93,7 +93,7 @@ LAYERS = {
     "evaluation": 4,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6,
-    "experiments": 5, "__main__": 6, "__init__": 6,
+    "ledger": 0, "stages": 4, "plan": 5, "experiments": 5, "__main__": 6, "__init__": 6,
 }  # fmt: skip
 
 
