@@ -63,7 +63,9 @@ def _add_plan(commands) -> None:
     ):
         said = f"{unit} (default: %(default)g, as the vendor publishes for the H100 SXM)"
         command.add_argument(f"--{name}", type=_positive, default=default, help=said)
-    command.add_argument("--prompt-tokens", type=int, default=256, help="of a prompt (default: 256)")
+    command.add_argument(
+        "--prompt-tokens", type=int, default=256, help="of a prompt (default: 256)"
+    )
     command.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     command.add_argument(
         "--remote-frozen", action="store_true", help="the frozen LLM is served by another machine"

@@ -64,6 +64,10 @@ class Ledger(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 self._hold(tensor)
+        if func.overloadpacket is aten._log_softmax and not args[0].is_contiguous():
+            # Its kernels, on CPUs and GPUs, work on a copy that no other operation sees.
+            self._add(args[0].nbytes, wide=True)
+            self._add(-args[0].nbytes, wide=True)
         formula = FORMULAS.get(func.overloadpacket)
         if formula:
             self.flops += formula(*args, **kwargs, out_val=out)

@@ -186,7 +186,9 @@ class Plan:
         """
         tables = [self._aligned(*pair) for pair in self.preset.architectures]
         if self.here:
-            tables += [self._oracle(f) for f in dict.fromkeys(f for _, f in self.preset.architectures)]
+            tables += [
+                self._oracle(f) for f in dict.fromkeys(f for _, f in self.preset.architectures)
+            ]
         return pd.concat(tables, ignore_index=True)
 
     def _aligned(self, prompter: str, frozen: str) -> pd.DataFrame:

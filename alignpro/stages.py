@@ -64,17 +64,17 @@ def architecture(spec: ModelSpec) -> PreTrainedConfig:
     source, revision = models._resolve(spec), spec.revision
     try:
         return AutoConfig.from_pretrained(source, revision=revision, local_files_only=True)
-    except OSError:
+    except (OSError, ValueError):
         facts = yaml.safe_load(ARCHITECTURES.read_text(encoding="utf-8"))
     if source in facts:
         return AutoConfig.for_model(**facts[source])
     try:
         return AutoConfig.from_pretrained(source, revision=revision)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise PlanError(
-            f"no config for {source!r}: neither a directory nor the Hub has it at hand. Download "
-            f"it where there is a network (`hf download {source} config.json`), or set `source` "
-            f"to a directory that holds it. Known without a network: {', '.join(facts)}"
+            f"no config for {source!r}: neither a directory nor the Hub has one that can be read. "
+            f"Download it where there is a network (`hf download {source} config.json`), or set "
+            f"`source` to a directory that holds it. Known without: {', '.join(facts)}"
         ) from error
 
 
