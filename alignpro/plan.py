@@ -125,7 +125,15 @@ class Plan:
     ):
         self.preset, self.gpu, self.prompt = preset, gpu or GPU(), prompt_tokens
         self.scale = _Scale(precision, preset.generation_batch, preset.ppo.batch_size)
-        self.here = not remote_frozen
+        self.remote = remote_frozen
+
+    def here(self, role: str) -> bool:
+        """Whether the frozen LLM `role` is loaded on this GPU."""
+        return not (self.remote or getattr(self.preset.models[role], "endpoint", None))
+
+    def _local(self) -> list[str]:
+        roles = dict.fromkeys(frozen for _, frozen in self.preset.architectures)
+        return [role for role in roles if self.here(role)]
 
     def prompter(self, role: str) -> tuple[Held, list[Stage]]:
         """The prompter `role` under PPO."""
@@ -161,8 +169,7 @@ class Plan:
     def models(self) -> pd.DataFrame:
         """One row a role: parameters, bytes of weights and of a token's keys and values."""
         held = {p: self.prompter(p)[0] for p, _ in self.preset.architectures}
-        if self.here:
-            held |= {f: self.frozen(f)[0] for _, f in self.preset.architectures}
+        held |= {f: self.frozen(f)[0] for f in self._local()}
         if self.reward()[0]:
             held[self.preset.reward] = self.reward()[0][0]
         rows = {
@@ -185,33 +192,28 @@ class Plan:
         below. The parts of a stage need not peak at one time: the total is an upper bound.
         """
         tables = [self._aligned(*pair) for pair in self.preset.architectures]
-        if self.here:
-            tables += [
-                self._oracle(f) for f in dict.fromkeys(f for _, f in self.preset.architectures)
-            ]
+        tables += [self._oracle(f) for f in self._local()]
         return pd.concat(tables, ignore_index=True)
 
     def _aligned(self, prompter: str, frozen: str) -> pd.DataFrame:
         held, (rollout, *train) = self.prompter(prompter)
         rewards, scores = self.reward()
         others, answers = rewards, []
-        if self.here:
+        if self.here(frozen):
             black_box, answer = self.frozen(frozen)
             others, answers = [*rewards, black_box], [answer]
         stages = [rollout, *answers, *scores, *train]
-        # Evaluation asks the untrained prompter too.
         asked = [rollout, *answers, *scores]
-        return self._table(f"{prompter}-{frozen}", "Align-Pro", held, others, stages, held, asked)
+        return self._table(f"{prompter}-{frozen}", "Align-Pro", held, others, stages, asked)
 
     def _oracle(self, frozen: str) -> pd.DataFrame:
         held, (rollout, *train) = self.oracle(frozen)
         rewards, scores = self.reward()
         stages = [rollout, *scores, *train]
-        # Its evaluation comes after that of Align-Pro, whose frozen LLM is still there.
         asked = [self.frozen(frozen)[1], *scores]
-        return self._table(frozen, "RLHF", held, rewards, stages, held, asked)
+        return self._table(frozen, "RLHF", held, rewards, stages, asked)
 
-    def _table(self, name, configuration, held, others, stages, second, asked) -> pd.DataFrame:
+    def _table(self, name, configuration, held, others, stages, asked) -> pd.DataFrame:
         weights = held.weights + sum(o.weights for o in others)
         rows = [
             {
@@ -225,11 +227,13 @@ class Plan:
             }
             for stage in stages
         ]
+        # Evaluation has two: the untrained prompter beside the trained one, the frozen LLM of
+        # Align-Pro's evaluation beside the oracle.
         largest = max(asked, key=lambda stage: sum(_transient(stage).values()))
         rows.append(
             {
                 "stage": "evaluation",
-                "weights": weights + second.weights,
+                "weights": weights + held.weights,
                 "adapter": 2 * held.trained,
                 "optimizer": 0,
                 **_transient(largest),
@@ -268,13 +272,14 @@ class Plan:
 
     def report(self) -> str:
         """The three tables as text, in GB (10⁹ bytes)."""
-        gpu, lengths = self.gpu, self.preset
+        gpu, preset = self.gpu, self.preset
         return "\n".join(
             [
-                f"Plan of preset {self.preset.name!r}: computed from the models' configs, not measured.",
+                f"Plan of preset {preset.name!r}: computed from the models' configs, not measured.",
                 f"GPU: {gpu.memory / 1e9:g} GB, {gpu.flops / 1e12:g} TFLOP/s, "
-                f"{gpu.bandwidth / 1e9:g} GB/s at its published peaks. Tokens: prompt {self.prompt}, "
-                f"rewrite {lengths.prompter.max_new_tokens}, answer {lengths.frozen.max_new_tokens}.",
+                f"{gpu.bandwidth / 1e9:g} GB/s at its published peaks. "
+                f"Tokens: prompt {self.prompt}, rewrite {preset.prompter.max_new_tokens}, "
+                f"answer {preset.frozen.max_new_tokens}.",
                 "",
                 in_gb(self.models(), ["weights", "checkpoint"]).to_string(),
                 "",

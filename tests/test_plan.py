@@ -233,8 +233,8 @@ def test_a_missing_config_is_named_with_what_to_do(tmp_path):
         architecture(ModelSpec(str(tmp_path)))
 
 
-def test_a_directory_on_disk_goes_before_the_table_of_shapes(tmp_path):
-    config = architecture(ModelSpec("Qwen/Qwen2.5-1.5B-Instruct"))
+def test_the_config_of_a_directory_is_read(tmp_path):
+    config = architecture(ModelSpec("meta-llama/Llama-3.1-8B-Instruct"))
     config.num_hidden_layers = 2
     config.save_pretrained(tmp_path)
     assert architecture(ModelSpec(str(tmp_path))).num_hidden_layers == 2
