@@ -213,3 +213,35 @@ def run_means(runs: pd.DataFrame, title: str) -> Figure:
     axes.set(ylabel="mean held-out reward r*", title=title)
     axes.grid(axis="x", visible=False)
     return figure
+
+
+PART_COLORS = {
+    "weights": "#0072B2",
+    "adapter": "#56B4E9",
+    "optimizer": "#CC79A7",
+    "gradients": "#7f7f7f",
+    "cache": "#009E73",
+    "logits": "#F0E442",
+    "activations": "#E69F00",
+}
+
+
+def memory_by_stage(stages: pd.DataFrame, memory: float, title: str) -> Figure:
+    """Bytes of each stage in GB by part, a panel an architecture, with the GPU's `memory`."""
+    names = list(stages["architecture"].unique())
+    figure, grid = plt.subplots(
+        len(names), 1, figsize=(8, 0.6 + 1.55 * len(names)), sharex=True, squeeze=False
+    )
+    for axes, name in zip(grid.flat, names):
+        rows = stages[stages["architecture"] == name].set_index("stage")
+        parts = rows[list(PART_COLORS)].astype(float) / 1e9
+        parts.plot.barh(stacked=True, ax=axes, width=0.8, color=PART_COLORS, legend=False)
+        axes.axvline(memory / 1e9, color="#333333", linestyle="--", linewidth=1)
+        axes.set_ylabel(f"{name}\n{rows['configuration'].iloc[0]}", fontsize=9)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.invert_yaxis()
+    grid[-1, 0].set_xlabel("GB, computed; dashed: the GPU's memory")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    return figure

@@ -1,0 +1,240 @@
+"""The plan against published counts, against arithmetic, and against bytes of real runs."""
+
+import dataclasses
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoModelForSequenceClassification
+
+from alignpro import models, stages
+from alignpro.__main__ import main
+from alignpro.config import ModelSpec, SamplingConfig
+from alignpro.generation import Policy
+from alignpro.logprobs import forward, make_batch, with_trunk
+from alignpro.plan import GPU, OVERHEAD, PARTS, Plan
+from alignpro.ppo import Scored, Trainer
+from alignpro.prompter import add_lora
+from alignpro.runs import Run
+from alignpro.stages import Lengths, PlanError, Stage, architecture, hollow
+
+TINY = [f"tiny:{name}" for name in ("llama", "qwen2", "phi3", "gemma")]
+SMOLLM2 = pytest.param(models.SMOLLM2, marks=pytest.mark.slow)
+LENGTHS = Lengths(shared=20, own=40, new=24)
+AS_IT_IS = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=LENGTHS.new)
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "cache_kib"),
+    [
+        ("microsoft/Phi-3.5-mini-instruct", 3_821_079_552, 384),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304, 28),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248, 128),
+    ],
+)
+def test_the_papers_models_have_their_published_sizes(source, count, cache_kib):
+    model = hollow(architecture(ModelSpec(source)), torch.bfloat16)
+    assert stages.parameters(model) == count
+    assert stages.weight_bytes(model) == 2 * count
+    assert stages.cache_bytes(model) == cache_kib * 1024
+
+
+def test_the_reward_model_is_gemma_2b_with_one_output_for_its_head():
+    config = architecture(ModelSpec("weqweasdas/RM-Gemma-2B"))
+    config.num_labels = 1
+    model = hollow(config, torch.bfloat16, auto=AutoModelForSequenceClassification)
+    assert stages.parameters(model) == 2_506_172_416 + 2048
+
+
+def loaded(source, lora):
+    """The real model in float32 on the CPU, with its adapter and its tokenizer."""
+    model, tokenizer = models.load(ModelSpec(source))
+    return add_lora(model.float(), lora, seed=0), tokenizer
+
+
+@pytest.fixture
+def lora(smoke):
+    """An adapter that leaves a trunk below it."""
+    return dataclasses.replace(smoke.prompter, lora_rank=4, lora_layers=1)
+
+
+def both(source, lora):
+    model, tokenizer = loaded(source, lora)
+    return hollow(architecture(ModelSpec(source)), torch.float32, lora), model, tokenizer
+
+
+def rows(count):
+    """Ids of queries with a common prefix, one a token shorter, so that there is padding."""
+    shared, own = [5] * LENGTHS.shared, LENGTHS.own
+    return [shared + [6 + i % 50] + [7] * (own - 1 - (i == 0)) for i in range(count)]
+
+
+def peak_bytes(run):
+    """What `run` held at most beyond what was there before, as PyTorch's CPU allocator saw it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.parametrize("source", [*TINY, SMOLLM2])
+def test_sizes_are_those_of_the_loaded_model(source, lora):
+    planned, real, _ = both(source, lora)
+    assert stages.parameters(planned) == sum(
+        p.numel() for p in real.parameters() if not p.requires_grad
+    )
+    assert stages.weight_bytes(planned) == sum(
+        p.nbytes for p in real.parameters() if not p.requires_grad
+    )
+    head = 4 * (real.config.hidden_size + 1)
+    trained = sum(p.nbytes for p in real.parameters() if p.requires_grad)
+    assert stages.trained_bytes(planned) == trained + head
+    with torch.no_grad():
+        cache = real(torch.tensor(rows(3)[1:]), use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert stages.cache_bytes(planned) * 2 * (LENGTHS.shared + LENGTHS.own) == held
+
+
+@pytest.mark.parametrize("source", [*TINY, SMOLLM2])
+def test_generation_holds_what_a_real_batch_holds(source, lora):
+    planned, real, tokenizer = both(source, lora)
+    stage = stages.generation("rollout", planned, AS_IT_IS, LENGTHS, batch=6, count=6)
+    policy = Policy(real, tokenizer, AS_IT_IS)
+    policy.eos_ids = torch.tensor([-1])  # every row runs to the limit
+    measured = peak_bytes(lambda: policy.generate_ids(rows(6), seed=0))
+    assert stage.cache + stage.logits + stage.activations == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("source", [*TINY, SMOLLM2])
+def test_reference_and_update_hold_what_a_real_minibatch_holds(source, lora, smoke):
+    planned, real, tokenizer = both(source, lora)
+    ppo = dataclasses.replace(smoke.ppo, batch_size=8, minibatch_size=4)
+    reference, update = stages.training(planned, LENGTHS, ppo)
+    done = [[8] * LENGTHS.new] * 8
+    batch = with_trunk(real, make_batch(rows(8), done, 0, "cpu"), 0)
+    part = batch.rows(torch.arange(4))
+    kept = stages._kept(planned, stages._batch(planned, 8, LENGTHS), 8)
+
+    def passed():
+        with torch.no_grad():
+            forward(real, batch, 0)
+
+    measured = peak_bytes(passed)
+    assert reference.logits + reference.activations - kept == pytest.approx(measured, rel=0.1)
+    measured = peak_bytes(lambda: forward(real, part, 0)[0].sum().backward())
+    assert update.logits + update.activations - kept == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("source", TINY)
+def test_a_checkpoint_is_as_large_as_planned(source, lora, quick, tmp_path):
+    planned, real, tokenizer = both(source, lora)
+    policy = Policy(real, tokenizer, dataclasses.replace(AS_IT_IS, max_new_tokens=4))
+    run = Run(tmp_path, quick, "help", ("P1", "F1"), "align-pro", seed=0)
+    config = dataclasses.replace(quick.ppo, steps=1)
+
+    def score(prompts, outputs, seed):
+        return Scored(torch.rand(len(prompts)), [{} for _ in prompts], {})
+
+    def messages(prompts):
+        return [[{"role": "user", "content": x}] for x in prompts]
+
+    Trainer(policy, ["one", "two"] * 4, messages, score, config, run).train(progress=False)
+    (path,) = (run.folder / "checkpoints").glob("*.safetensors")
+    with safe_open(path, framework="pt") as file:
+        held = sum(file.get_tensor(key).nbytes for key in file.keys())
+    assert 3 * stages.trained_bytes(planned) == pytest.approx(held, rel=0.1)
+
+
+def test_flops_and_bytes_read_are_those_of_arithmetic(lora):
+    config = architecture(ModelSpec("tiny:llama"))
+    model = hollow(config, torch.float32)
+    stage = stages.generation("frozen", model, AS_IT_IS, Lengths(0, 30, 2), batch=4, count=12)
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    kv = config.num_key_value_heads * config.head_dim
+    layer = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * inner
+    head = hidden * config.vocab_size
+    matrices = layers * layer
+    attention = 4 * layers * hidden  # FLOPs a pair of tokens
+    (prefill, read), (decode, again) = stage.work
+    assert prefill == 12 * (2 * (30 * matrices + head) + attention * 30 * 30)
+    assert decode == 12 * (2 * (matrices + head) + attention * 31)
+    assert read == 3 * 4 * (matrices + head)
+    assert again == read + 12 * 30 * stages.cache_bytes(model)
+
+
+def test_an_update_computes_at_least_a_forward_pass_and_no_more_than_three(lora, smoke):
+    model = hollow(architecture(ModelSpec("tiny:llama")), torch.float32, lora)
+    once = dataclasses.replace(smoke.ppo, batch_size=8, minibatch_size=8, epochs=1)
+    reference, update = stages.training(model, LENGTHS, once)
+    _, (forward_flops, _) = reference.work
+    assert forward_flops < update.work[0][0] < 3.2 * forward_flops
+    twice = dataclasses.replace(once, minibatch_size=4, epochs=2)
+    _, longer = stages.training(model, LENGTHS, twice)
+    assert longer.work[0][0] == pytest.approx(2 * update.work[0][0], rel=0.1)
+    assert longer.work[0][1] == pytest.approx(4 * update.work[0][1])
+
+
+def test_the_bound_on_time_is_the_larger_of_computing_and_reading():
+    stage = Stage("x", ((2 * 989e12, 3.35e12), (0, 3 * 3.35e12)))
+    assert GPU().seconds(stage) == pytest.approx(5)
+
+
+def test_a_plan_has_every_stage_of_every_architecture_and_oracle(smoke):
+    preset = dataclasses.replace(smoke, architectures=(("P1", "F1"), ("P2", "F2")))
+    preset = SimpleNamespace(**{**vars(preset), "reward": "F1"})
+    plan = Plan(preset, prompt_tokens=32)
+    table = plan.stages()
+    named = {name: list(part["stage"]) for name, part in table.groupby("architecture")}
+    trained = ["rollout", "frozen", "reward", "reference", "update", "evaluation"]
+    oracle = ["rollout", "reward", "reference", "update", "evaluation"]
+    assert named == {"P1-F1": trained, "P2-F2": trained, "F1": oracle, "F2": oracle}
+    assert (table["total"] == table[list(PARTS)].sum(axis=1)).all()
+    asked = table[table["stage"] != "evaluation"]
+    assert (asked[["total", "flops", "seconds"]] > 0).all().all()
+    weights = plan.models()["weights"]
+    shown = table[(table["architecture"] == "P1-F1") & (table["stage"] == "update")]
+    # The reward model has one output where the language model has a vocabulary.
+    assert weights["P1"] + weights["F1"] < shown["weights"].item() < weights[["P1", "F1"]].sum() * 2
+
+
+def test_a_remote_frozen_llm_costs_nothing_here_and_has_no_oracle(smoke):
+    here, remote = Plan(smoke, prompt_tokens=32), Plan(smoke, prompt_tokens=32, remote_frozen=True)
+    table = remote.stages()
+    assert set(table["configuration"]) == {"Align-Pro"} and "frozen" not in set(table["stage"])
+    saved = here.stages()["weights"][0] - table["weights"][0]
+    assert saved == here.models()["weights"]["F1"]
+
+
+def test_a_plan_says_whether_the_gpu_is_large_enough(smoke):
+    peak = Plan(smoke).summary()["peak"].max()
+    assert peak > OVERHEAD
+    assert Plan(smoke, GPU(memory=peak)).summary()["fits"].all()
+    assert not Plan(smoke, GPU(memory=peak - 1)).summary()["fits"].all()
+
+
+def test_the_command_prints_the_plan(monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["alignpro", "plan", "--preset", "smoke", "--gpu-memory", "16"]
+    )
+    assert main() == 0
+    printed = capsys.readouterr().out
+    assert "not measured" in printed and "16 GB" in printed and "tiny:qwen2" in printed
+
+
+def test_a_missing_config_is_named_with_what_to_do(tmp_path):
+    with pytest.raises(PlanError, match="hf download .* config.json"):
+        architecture(ModelSpec(str(tmp_path)))
+
+
+def test_the_config_of_a_directory_is_read(tmp_path):
+    config = architecture(ModelSpec("meta-llama/Llama-3.1-8B-Instruct"))
+    config.num_hidden_layers = 2
+    config.save_pretrained(tmp_path)
+    assert architecture(ModelSpec(str(tmp_path))).num_hidden_layers == 2
