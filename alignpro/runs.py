@@ -23,7 +23,10 @@ from alignpro.config import Preset, described
 
 PACKAGE = Path(__file__).parent
 # What training and sampling depend on; figures, tables and presets of other scales do not count.
-SOURCES = ("models", "data", "generation", "rewards", "prompter", "logprobs", "ppo", "experiments")
+SOURCES = (
+    "models", "data", "generation", "endpoint", "rewards", "prompter", "logprobs", "ppo",
+    "experiments",
+)  # fmt: skip
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
 
 

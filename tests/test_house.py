@@ -91,6 +91,7 @@ LAYERS = {
     "data": 1, "models": 1, "runs": 1, "theory_figures": 5, "figures": 5,
     "generation": 2, "logprobs": 3, "rewards": 3, "prompter": 3, "exact": 3, "ppo": 3,
     "evaluation": 4,
+    "replies": 0, "endpoint": 3,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6,
     "experiments": 5, "__main__": 6, "__init__": 6,
