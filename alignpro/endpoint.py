@@ -192,7 +192,7 @@ class Endpoint:
         code = error.status_code
         if code in REFUSALS:  # and nothing of the server's words: they may hold part of the key
             return f"{self} {REFUSALS[code]} (HTTP {code}). {KEPT}"
-        said = hide_key(error.message, self._client)[:300]
+        said = hide_key(error.response.text, self._client)[:300]
         hint = " If it knows no top_k, set `top_k: 0` in the preset's `frozen` section."
         hint = hint if code in (400, 422) and sampling.top_k else ""
         return f"{self} failed with HTTP {code}: {said}.{hint} {KEPT}"
