@@ -137,7 +137,7 @@ class Endpoint:
 
     def _probed(self, sampling: SamplingConfig) -> list[Response]:
         messages = [[{"role": "user", "content": PROBE}]] * PROBES
-        return self._answers(messages, range(PROBES), sampling, None)
+        return self._answers(messages, range(1, PROBES + 1), sampling, None)
 
     def _answers(
         self,

@@ -39,7 +39,7 @@ def model(*ignored):
         heeded = {k: v for k, v in body.items() if k not in ignored}
         greedy = heeded.get("temperature", 0) == 0 or heeded.get("top_k") == 1
         greedy = greedy or heeded.get("top_p", 1) < 0.01
-        noise = 0 if greedy else heeded.get("seed") or f"unseeded {next(unseeded)}"
+        noise = None if greedy else heeded.get("seed", f"unseeded {next(unseeded)}")
         number = zlib.crc32(json.dumps([body["messages"], noise]).encode())
         return f"First {number % 7} e's, then {'e' * (number % 11)} and {number}."
 
@@ -61,17 +61,18 @@ def test_a_request_carries_the_sampling_of_the_preset(monkeypatch):
     assert first[0] != first[2], "the same prompt again is another draw"
     assert server.keys == {f"Bearer {KEY}"}
     *_, last = server.requests
-    seed = last.pop("seed")
-    assert 0 <= seed < 2**31
+    assert 0 <= last["seed"] < 2**31
     assert last == {
         "model": "m",
         "messages": [{"role": "user", "content": PROMPTS[0]}],
         "temperature": 1.5,
         "top_p": 0.6,
         "max_tokens": 12,
+        "seed": last["seed"],
     }
     assert server.requests[0]["top_k"] == 20
-    assert sum(body["seed"] == seed for body in server.requests) == 4, "one seed in four calls"
+    same = [body for body in server.requests if body["seed"] == last["seed"]]
+    assert len(same) == 4, "in every call with this seed, the first time that this prompt comes"
 
 
 def test_as_many_requests_are_under_way_as_allowed_and_answers_keep_their_order():
@@ -146,8 +147,10 @@ def test_a_lasting_fault_stops_the_run_and_says_why(monkeypatch, fault, said, as
     monkeypatch.setattr("alignpro.endpoint.RETRIES", 1)
     with JudgeServer(then=fault) as server:
         with pytest.raises(EndpointError, match=f"(?s){said}.*What is done is kept"):
-            over(server, concurrency=1).generate(PROMPTS, seed=0)
-    assert len(server.requests) == asked, "no other row is asked for"
+            over(server, concurrency=1).generate(PROMPTS * 10, seed=0)
+    seeds = [body["seed"] for body in server.requests]
+    assert seeds.count(seeds[0]) == asked
+    assert len(set(seeds)) <= 3, "the other rows are taken back"
 
 
 def test_nobody_at_the_address(monkeypatch):
@@ -279,8 +282,9 @@ def remote(preset, url, name="m"):
 
 
 def test_a_cell_is_reproduced_over_http_without_an_oracle(quick, tmp_path, capsys):
+    data = dataclasses.replace(quick.data, validation=2, test=2)
     with JudgeServer(then=model()) as server:
-        preset = remote(quick, server.url)
+        preset = dataclasses.replace(remote(quick, server.url), data=data)
         assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == []
         with pytest.raises(ConfigError, match="models.F1.endpoint: RLHF trains .* weights"):
             Cell(preset, "help", 0, root=tmp_path / "runs").evaluate_oracle(progress=False)
