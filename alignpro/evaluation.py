@@ -83,7 +83,7 @@ def evaluate(
                     "rewrite": rewrites,
                     "response": [str(y) for y in responses],
                     "ended": [y.ended for y in responses],
-                    "tokens": [len(y.token_ids) for y in responses],
+                    "tokens": [y.tokens for y in responses],
                     "reward": [float(r) for r in rewards],
                 }
             )

@@ -17,6 +17,7 @@ import pandas as pd
 from alignpro import data, models, ppo
 from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
 from alignpro.data import Prompt, load_prompts
+from alignpro.endpoint import Endpoint
 from alignpro.evaluation import (
     Rewriter,
     best_of,
@@ -95,13 +96,14 @@ class Cell:
             if role not in preset.models:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
-        require(Path(root), DISK_NEEDED, MEMORY_NEEDED)
+        self.remote = preset.models[self.pair[1]].endpoint is not None
+        require(Path(root), DISK_NEEDED, MEMORY_NEEDED / (2 if self.remote else 1))
         name = function_name(self.reward)
         self.process = models.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
             self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
-        self._frozen: Policy | None = None
+        self._frozen: Policy | Endpoint | None = None
 
     def prompts(self, split: str) -> list[Prompt]:
         """The prompts of `split`, as many as the preset says."""
@@ -109,14 +111,27 @@ class Cell:
         return load_prompts(self.dataset, split, getattr(sizes, split), sizes.hub)
 
     @property
-    def frozen(self) -> Policy:
-        """The frozen LLM π_F, which is only ever asked for text."""
+    def frozen(self) -> Policy | Endpoint:
+        """The frozen LLM π_F, which is only ever asked for text.
+
+        An endpoint is probed first; raises EndpointError where it cannot be used.
+        """
         if self._frozen is None:
-            spec = self.preset.models[self.pair[1]]
-            model, tokenizer = models.load(spec)
-            batch = self.preset.generation_batch
-            self._frozen = Policy(models.to_int8(model, spec), tokenizer, self.preset.frozen, batch)
+            spec, batch = self.preset.models[self.pair[1]], self.preset.generation_batch
+            if self.remote:
+                endpoint = Endpoint(spec, self.preset.frozen, batch)
+                self.process.print(endpoint.probe())
+                self._frozen = endpoint
+            else:
+                model, tokenizer = models.load(spec)
+                model = models.to_int8(model, spec)
+                self._frozen = Policy(model, tokenizer, self.preset.frozen, batch)
         return self._frozen
+
+    @property
+    def usage(self) -> str:
+        """What an endpoint answered to this object so far, "" where none was asked."""
+        return str(self._frozen.usage) if isinstance(self._frozen, Endpoint) else ""
 
     def suffix_table(self, progress: bool = True) -> pd.DataFrame:
         """Rewards of every hand-written suffix on the validation prompts, a row a response."""
@@ -135,6 +150,8 @@ class Cell:
         if self.run.finished:
             prompter = self._untrained(progress)
         else:
+            if self.remote:
+                _ = self.frozen  # a server that will not do must not cost a warm start first
             with self.process.main_process_first():
                 prompter = self._untrained(progress)
             self._fit(
@@ -152,9 +169,16 @@ class Cell:
     def train_oracle(self, progress: bool = True) -> Policy:
         """The RLHF oracle: the frozen LLM itself, fine-tuned by the same PPO on the same reward.
 
-        Trains it, or goes on, or loads it where that is done; π_F itself stays as it is.
+        Trains it, or goes on, or loads it where that is done; π_F itself stays as it is. Raises
+        ConfigError for an endpoint, which gives no weights to train.
         """
         run, spec = self.oracle_run, self.preset.models[self.pair[1]]
+        if self.remote:
+            raise ConfigError(
+                f"preset {self.preset.name!r}: models.{self.pair[1]}.endpoint: RLHF trains the "
+                "frozen LLM's weights, which an endpoint does not give. Set `source` to a model "
+                "that can be loaded here and leave `endpoint` out, or do without the oracle"
+            )
         folder = run.folder / "policy"
         if not run.finished:
             self._frozen = None  # π_F and the copy of it that is trained may not fit side by side
@@ -268,6 +292,7 @@ class Cell:
                 session_seconds=round(time.perf_counter() - started, 1),
                 trained_parameters=trained,
                 processes=self.process.num_processes,
+                **({"endpoint": self._frozen.facts()} if self.remote else {}),
             )
         self.process.wait_for_everyone()
 
@@ -335,7 +360,7 @@ class Cell:
                 for row, value in zip(texts, self.gold(prompts, responses)):
                     row["gold"] = round(float(value), 4)
             seconds = {"frozen": round(answered - start, 3), "reward": round(done - answered, 3)}
-            tokens = sum(len(y.token_ids) for y in responses)
+            tokens = sum(y.tokens for y in responses)
             return ppo.Scored(scores, texts, seconds, tokens)
 
         return score

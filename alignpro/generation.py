@@ -1,13 +1,14 @@
 """Sampling from a policy: prompts in, completions out, nothing else seen.
 
 A :class:`Policy` is the only way this project asks a language model for text. The frozen LLM
-π_F is used through :meth:`Policy.generate` alone, so that a remote endpoint can take its place.
+π_F is used through :meth:`Policy.generate` alone, so that an :class:`alignpro.endpoint.Endpoint`
+can take its place.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -20,13 +21,31 @@ from alignpro.runs import stage_seed
 class Response(str):
     """A sampled text; `ended` is False where the length limit cut it off.
 
-    Being a string, it can be passed to any function of strings, such as a reward of your own.
+    `tokens` counts its tokens, whose ids an endpoint does not tell. Being a string, it can be
+    passed to any function of strings, such as a reward of your own.
     """
 
-    def __new__(cls, text: str, ended: bool = True, token_ids: Sequence[int] = ()):
+    def __new__(
+        cls,
+        text: str,
+        ended: bool = True,
+        token_ids: Sequence[int] = (),
+        tokens: int | None = None,
+    ):
         self = super().__new__(cls, text)
         self.ended, self.token_ids = ended, tuple(token_ids)
+        self.tokens = len(self.token_ids) if tokens is None else tokens
         return self
+
+
+def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
+    """A seed for each row, from `seed`, the row, and how often the same one stood before it."""
+    seen: Counter = Counter()
+    seeds = []
+    for row in rows:
+        seeds.append(stage_seed(seed, row, seen[row]))
+        seen[row] += 1
+    return seeds
 
 
 def filter_logits(
@@ -135,11 +154,8 @@ class Policy:
     ) -> list[Response]:
         """As `generate`, from token ids that `encode` has made."""
         device = self.model.device
-        seen: Counter = Counter()
-        noise = []
-        for ids in map(tuple, encoded):
-            noise.append(torch.Generator(device).manual_seed(stage_seed(seed, ids, seen[ids])))
-            seen[ids] += 1
+        seeds = row_seeds(seed, map(tuple, encoded))
+        noise = [torch.Generator(device).manual_seed(s) for s in seeds]
         by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         out: list[Response | None] = [None] * len(encoded)
         with tqdm(total=len(encoded), desc=progress, disable=progress is None, leave=False) as bar:

@@ -18,6 +18,7 @@ import openai
 import pandas as pd
 from tqdm import tqdm
 
+from alignpro.replies import REFUSALS, ask, clean, hide_key
 from alignpro.verdict_store import VerdictStore, request_key
 from alignpro.verdicts import (
     SCHEMA,
@@ -25,7 +26,6 @@ from alignpro.verdicts import (
     Outcome,
     Pair,
     Verdict,
-    clean,
     question,
     read_reply,
     table_row,
@@ -35,13 +35,6 @@ from alignpro.verdicts import (
 BYTES_PER_TOKEN = 3
 # So many calls lost in a row, each after all its retries, mean that something is wrong for all.
 LOST_IN_A_ROW = 8
-# What ends a run at once: asking again, or asking for other pairs, would not help.
-REFUSALS = {
-    401: "refuses the key: set OPENAI_API_KEY, or pass api_key",
-    403: "does not allow these calls with this key",
-    404: "knows no such model, or nothing answers at this address: check model and base_url",
-    429: "allows no more calls for now: wait, or raise its limit",
-}
 
 
 class JudgeError(RuntimeError):
@@ -183,38 +176,14 @@ class Judge:
         """One call; raises what the client raises."""
         plain = {k: v for k, v in request.items() if k != "response_format"}
         if not self._schema_supported:
-            return self._create(plain)
+            return ask(self._client, plain)
         try:
-            return self._create(request)
+            return ask(self._client, request)
         except (openai.BadRequestError, openai.UnprocessableEntityError):
             # Perhaps an endpoint that knows no schemas: the strict parser does without.
-            reply = self._create(plain)
+            reply = ask(self._client, plain)
             self._schema_supported = False
             return reply
-
-    def _create(self, request: dict) -> dict:
-        completion = self._client.chat.completions.create(**request)
-        # The client builds its objects from whatever the endpoint sent, without checking it.
-        choices = getattr(completion, "choices", None)
-        choices = choices if isinstance(choices, list) else []
-        message = getattr(choices[0], "message", None) if choices else None
-        usage = getattr(completion, "usage", None)
-        return {
-            "content": self._text(message, "content"),
-            "refusal": self._text(message, "refusal"),
-            "model": self._text(completion, "model"),
-            "input_tokens": _count(usage, "prompt_tokens"),
-            "output_tokens": _count(usage, "completion_tokens"),
-        }
-
-    def _text(self, part: object, name: str) -> str | None:
-        """The text `part.name`, None for anything else; without the key, should it stand there."""
-        text = getattr(part, name, None)
-        return self._hide(clean(text)) if isinstance(text, str) else None
-
-    def _hide(self, text: str) -> str:
-        key = self._client.api_key
-        return text.replace(key, "[key]") if len(key) > 5 else text  # "EMPTY" is no secret
 
     def _table(self, pairs: list[Pair], outcomes: dict[str, Outcome]) -> pd.DataFrame:
         rows = []
@@ -271,7 +240,8 @@ class _Run:
             status, reason = f"HTTP {error.status_code}", REFUSALS.get(error.status_code)
             if reason:  # and nothing of the server's words: a 401 tends to repeat part of the key
                 self._stop(f"the endpoint {reason} ({status})")
-            return self._lost(bound, 0.0, f"{status}: {self.judge._hide(error.message)[:300]}")
+            said = hide_key(error.message, self.judge._client)[:300]
+            return self._lost(bound, 0.0, f"{status}: {said}")
         except (openai.APIError, ValueError) as error:
             # Perhaps it was paid, and only the way back failed.
             return self._lost(bound, bound, type(error).__name__)
@@ -329,11 +299,6 @@ def _cleaned(pairs: Iterable[Sequence[str]]) -> list[Pair]:
         if not all(isinstance(text, str) for text in pair):
             raise ValueError(f"pair {number}: prompt and responses must be texts, got {pair!r}")
     return [Pair(*map(clean, pair)) for pair in pairs]
-
-
-def _count(usage: object, name: str) -> int | None:
-    count = getattr(usage, name, None)
-    return count if isinstance(count, int) and count >= 0 else None
 
 
 def _size(request: dict) -> int:

@@ -24,7 +24,8 @@ def reproduce(
 ) -> list[str]:
     """Train and evaluate every cell of a preset, oracle included, skipping what is done.
 
-    A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle.
+    A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle,
+    and an endpoint has none.
     `datasets` and `seeds` select cells and leave the preset, and with it each run's identity, as
     it is. Prints one line a cell with the time left. A failing cell is reported and the others go
     on; returns the names of those that failed.
@@ -37,14 +38,16 @@ def reproduce(
         try:
             cell = Cell(preset, dataset, seed, pair, root=root)
             cell.train()
-            cell.train_oracle()
+            if not cell.remote:
+                cell.train_oracle()
             if process.is_main_process:  # sampling for a table is not worth sharing out
                 cell.evaluate()
                 cell.evaluate_best_of()
-                cell.evaluate_oracle()
+                if not cell.remote:
+                    cell.evaluate_oracle()
                 cell.export(results)
             process.wait_for_everyone()
-            outcome = f"in {results}"
+            outcome = f"in {results}" + (f", {cell.usage}" if cell.usage else "")
         except Exception as error:  # one cell must not take the others down
             failed.append(name)
             outcome = f"FAILED: {error}"

@@ -24,8 +24,8 @@ from alignpro.config import Preset, described
 PACKAGE = Path(__file__).parent
 # What training and sampling depend on; figures, tables and presets of other scales do not count.
 SOURCES = (
-    *("models", "hub_data", "data", "generation", "rewards", "reward_models", "prompter"),
-    *("logprobs", "ppo", "experiments"),
+    *("models", "hub_data", "data", "generation", "endpoint", "rewards", "reward_models"),
+    *("prompter", "logprobs", "ppo", "experiments"),
 )
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
 

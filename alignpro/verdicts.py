@@ -56,11 +56,6 @@ class Verdict(NamedTuple):
     reasoning: str
 
 
-def clean(text: str) -> str:
-    """`text` with lone surrogates, which no request can carry, as U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def question(prompt: str, first: str, second: str) -> str:
     """The judge's user message: prompt and responses between tags that no response can close.
 

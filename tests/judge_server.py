@@ -28,9 +28,10 @@ def longer(body):
     return verdict("1" if first > second else "2" if second > first else "tie")
 
 
-def completion(content, usage=(100, 20), **message):
+def completion(content, usage=(100, 20), finish_reason="stop", **message):
     """The body of a successful reply around `content`."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
+    choice = {"index": 0, "finish_reason": finish_reason}
+    choice["message"] = {"role": "assistant", **message}
     choice["message"]["content"] = content
     reply = {
         "id": "x",

@@ -104,6 +104,7 @@ LAYERS = {
     "generation": 2, "logprobs": 3, "rewards": 3, "prompter": 3, "exact": 3, "ppo": 3,
     "evaluation": 4, "reward_models": 3, "preferences": 3,
     "reward_learning": 4, "reward_study": 6, "reward_figures": 6,
+    "replies": 0, "endpoint": 3,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6, "matrix_figures": 6,
     "ledger": 0, "stages": 4, "plan": 5,
