@@ -93,7 +93,8 @@ def matrix_summary(table: pd.DataFrame, resamples: int) -> pd.DataFrame:
     oracle = table["configuration"] == "RLHF"
     parts = []
     for (pair, dataset), part in table[~oracle].groupby(["architecture", "dataset"], sort=False):
-        beside = oracle & (table["dataset"] == dataset) & (table["architecture"] == pair[2:])
+        frozen = table["architecture"].map(pair.endswith)
+        beside = oracle & frozen & (table["dataset"] == dataset)
         part = summary(pd.concat([part, table[beside]]), resamples).reset_index()
         parts.append(part.assign(architecture=pair, dataset=dataset))
     return pd.concat(parts, ignore_index=True)

@@ -31,6 +31,6 @@ def load_tiny():
 
 @pytest.fixture
 def quick(smoke):
-    """The smoke preset with the fewest steps that still resume and minibatch."""
+    """One pair of the smoke preset with the fewest steps that still resume and minibatch."""
     ppo = dataclasses.replace(smoke.ppo, steps=3, checkpoint_every=1, sample_every=1)
-    return dataclasses.replace(smoke, ppo=ppo)
+    return dataclasses.replace(smoke, ppo=ppo, architectures=(("P1", "F1"),))

@@ -76,7 +76,7 @@ def edited(tmp_path, old, new):
         ("  form: suffix", "  form: prefix", "must be one of suffix, rewrite, got 'prefix'"),
         ("  form: suffix", "  form: suffix\n  form: suffix", "'form' is set twice"),
         ("datasets: [help]", "datasets: []", "a list with at least one entry"),
-        ("architectures: [[P1, F1]]", "architectures: [[P1]]", "must have 2 entries"),
+        ("architectures: [[P1, F1],", "architectures: [[P1],", "must have 2 entries"),
     ],
 )
 def test_a_wrong_field_is_named_with_file_and_line(tmp_path, old, new, message):
@@ -91,7 +91,7 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path, old, new, message):
     ("old", "new", "message"),
     [
         ("  lam: 0.02\n", "", "preset.ppo: missing lam"),
-        ("architectures: [[P1, F1]]", "architectures: [[P9, F1]]", "no model for role 'P9'"),
+        ("architectures: [[P1, F1],", "architectures: [[P9, F1],", "no model for role 'P9'"),
         ("  minibatch_size: 4", "  minibatch_size: 3", "minibatch_size must divide batch_size"),
         ("  form: suffix", "  form: rewrite", "a warm start teaches suffixes"),
         ("name: smoke", "name: [", "not valid YAML"),

@@ -17,7 +17,14 @@ from safetensors.torch import load_file
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec
 from alignpro.experiments import Cell
-from alignpro.matrix import matrix_table, reference_tables, reproduce
+from alignpro.matrix import (
+    matrix_cards,
+    matrix_metrics,
+    matrix_summary,
+    matrix_table,
+    reference_tables,
+    reproduce,
+)
 from alignpro.models import ModelError, load
 
 CONFIGURATIONS = [
@@ -50,6 +57,26 @@ def test_a_cell_from_prompts_to_results(quick, tmp_path):
     }
     assert (whole["architecture"] == "F1").eq(whole["configuration"] == "RLHF").all()
     assert not whole.duplicated(["architecture", "configuration", "seed", "id", "sample"]).any()
+
+
+@pytest.mark.slow
+def test_the_matrix_holds_every_pair_and_one_oracle_for_each_frozen_llm(quick, smoke, tmp_path):
+    preset = dataclasses.replace(quick, architectures=smoke.architectures, seeds=(0,))
+    assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == []
+    table = matrix_table("smoke", tmp_path / "results")
+    assert set(table["architecture"]) == {"P1F1", "P1F2", "P2F1", "P2F2", "F1", "F2"}
+    cells = matrix_summary(table, resamples=100).set_index(["architecture", "configuration"])
+    assert len(cells) == 4 * (len(CONFIGURATIONS) + 3)
+    rlhf = cells.xs("RLHF", level="configuration")["mean"]
+    assert rlhf["P1F1"] == rlhf["P2F1"] and rlhf["P1F2"] == rlhf["P2F2"]
+    cards = matrix_cards("smoke", tmp_path / "results")
+    assert cards["configuration"].value_counts().to_dict() == {"align-pro": 4, "rlhf": 2}
+    steps = matrix_metrics("smoke", tmp_path / "results").groupby("architecture")["step"].max()
+    assert steps.to_dict() == {
+        **dict.fromkeys(["P1F1", "P1F2", "P2F1", "P2F2"], 3),
+        "F1": 3,
+        "F2": 3,
+    }
 
 
 def test_a_selected_cell_is_the_same_run_as_in_the_whole(quick, tmp_path):
