@@ -19,9 +19,10 @@ from judge_server import JudgeServer, completion, raw, reset, say, status
 from alignpro import models
 from alignpro.config import PRESETS, ConfigError, ModelSpec, SamplingConfig, described, load_preset
 from alignpro.endpoint import Endpoint, EndpointError
-from alignpro.experiments import Cell, reproduce
+from alignpro.experiments import Cell
 from alignpro.generation import Policy
 from alignpro.local_judge import local_server
+from alignpro.matrix import reproduce
 
 KEY = "sk-a-secret-key-that-nobody-may-see"
 PAPER = SamplingConfig(temperature=1.5, top_p=0.6, top_k=20, max_new_tokens=12)
@@ -291,8 +292,9 @@ def test_a_cell_is_reproduced_over_http_without_an_oracle(quick, tmp_path, capsy
     printed = capsys.readouterr().out
     assert "honours max_tokens, temperature, top_k, top_p and seeds" in printed
     assert f"{len(server.requests)} calls" in printed
-    folder = tmp_path / "results" / "smoke" / "help" / "seed0"
-    assert not (folder / "rlhf").exists()
+    kept = tmp_path / "results" / "smoke" / "help"
+    assert [path.name for path in kept.iterdir()] == ["P1F1"], "an endpoint has no oracle"
+    folder = kept / "P1F1" / "seed0"
     table = pd.read_parquet(folder / "evaluation.parquet")
     assert set(table["tokens"]) == {5} and table["ended"].all()
     card = json.loads((folder / "card.json").read_text())

@@ -48,7 +48,9 @@ def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
     assert tagged["setup"] == first["setup"]
     compile(tagged["setup"], source.name, "exec")
     used = any(
-        "preset" in c.source for c in cells if c.cell_type == "code" and "tags" not in c.metadata
+        re.search(r"\bpreset\b", c.source)
+        for c in cells
+        if c.cell_type == "code" and "tags" not in c.metadata
     )
     wanted = "preset = preset_for_hardware()" if used else 'preset = "cpu"'
     assert wanted in tagged["parameters"], "theory asks for no hardware; the rest picks by it"
