@@ -48,9 +48,10 @@ def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
     assert tagged["setup"] == first["setup"]
     compile(tagged["setup"], source.name, "exec")
     used = any(
-        re.search(r"\bpreset\b", c.source)
+        isinstance(node, ast.Name) and node.id == "preset"
         for c in cells
         if c.cell_type == "code" and "tags" not in c.metadata
+        for node in ast.walk(ast.parse(c.source))
     )
     wanted = "preset = preset_for_hardware()" if used else 'preset = "cpu"'
     assert wanted in tagged["parameters"], "theory asks for no hardware; the rest picks by it"
