@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -122,24 +122,4 @@ def suffix_shares(table: pd.DataFrame, configurations: Sequence[str], top: int =
             vmin=0, vmax=1, ax=axes, cbar=False, annot_kws={"fontsize": 9},
         )  # fmt: skip
         axes.set(title=name, xlabel="", ylabel="")
-    return figure
-
-
-def reward_kl_paths(paths: Mapping[str, pd.DataFrame], front: pd.DataFrame | None = None) -> Figure:
-    """Training paths in the plane of KL and reward, against the front of optimal prompters.
-
-    `paths` maps a run's name to its metrics; `front` has kl, reward, low, high by λ (Lemma 5.1,
-    estimated by reweighting samples of ρ_sft).
-    """
-    figure, axes = plt.subplots(figsize=(7.5, 4.4))
-    for (name, metrics), color in zip(paths.items(), sns.color_palette("colorblind")):
-        smooth = metrics[["objective/kl", "objective/scores"]].rolling(9, min_periods=1).mean()
-        axes.plot(*smooth.to_numpy().T, color=color, lw=1.6, label=name)
-        axes.plot(*smooth.iloc[-1], "o", color=color, ms=6)
-    if front is not None:
-        axes.plot(front["kl"], front["reward"], color="#222222", lw=2, label="optimal prompters")
-        axes.fill_between(front["kl"], front["low"], front["high"], color="#222222", alpha=0.12)
-    axes.set(xlabel="KL(ρ‖ρ_sft), nats a sequence", ylabel="mean reward r*")
-    axes.set_title("How much of what was there did PPO get?")
-    axes.legend(fontsize=9)
     return figure
