@@ -18,7 +18,7 @@ help: ## list the targets
 	@./install.sh $(BIN)/python
 	@touch $@
 
-book: .venv/installed ## execute the notebooks under the cpu preset and build the book (about 25 minutes)
+book: .venv/installed ## execute the notebooks under the cpu preset and build the book (about half an hour)
 	@$(BIN)/python tools/book.py --preset cpu
 
 smoke: .venv/installed ## the same under the smoke preset: every step on tiny models, in minutes
