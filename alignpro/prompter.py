@@ -29,21 +29,23 @@ META_PROMPT = {
     ),
 }
 
-# The warm start teaches the prompter to write *some* short instruction. These ask for nothing
-# that the rubric rewards by kind of question, so that whatever does is found by PPO.
+# The warm start teaches the prompter to write *some* short instruction. None of these is the best
+# for a kind of question, and no sentence here asks for a yes or no, a comparison or one sentence:
+# PPO has to find who is served by what. They differ in what they earn, since the spread of the
+# reward under ρ_sft is all that prompting has to work with (C5); picked on training prompts.
 NEUTRAL_MENU = (
     "Keep it short.",
     "Use simple words.",
     "Give an example.",
-    "Think about it first.",
     "Be clear and specific.",
-    "Explain the reason.",
     "Give me the steps.",
     "Give me a short list.",
+    "Make a list.",
+    "Name three things.",
+    "Give three tips.",
     "Write three sentences.",
     "Say it in a few words.",
     "Recommend one.",
-    "Is it true?",
 )
 
 # Written by hand for the kinds of question: baselines, and the warm start's other menu.
