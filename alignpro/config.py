@@ -95,13 +95,22 @@ class WarmStartConfig:
 
 @dataclass(frozen=True)
 class PrompterConfig:
-    """The prompter ρ(x'|x): its form, its length limit and its LoRA adapter."""
+    """The prompter ρ(x'|x): its form, its length limit and its LoRA adapter.
+
+    The adapter sits in `lora_layers` layers: the last ones, or those below the last `lora_skip`.
+    """
 
     form: str = _one_of("suffix", "rewrite")
     max_new_tokens: int = _number(low=1)
     lora_rank: int = _number(low=1)
     lora_layers: int = _number(low=1)
     warm_start: WarmStartConfig = field()
+    lora_skip: int | None = field(default=None, metadata={"low": 0})
+
+    @property
+    def layers_to_the_top(self) -> int:
+        """How many layers, from the first adapted one upwards, gradients flow through."""
+        return self.lora_layers + (self.lora_skip or 0)
 
 
 @dataclass(frozen=True)

@@ -300,7 +300,7 @@ class Cell:
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
         spec = self.preset.models[self.pair[role]]
         model, tokenizer = models.load(spec)
-        return models.to_int8(model, spec, self.preset.prompter.lora_layers), tokenizer
+        return models.to_int8(model, spec, self.preset.prompter.layers_to_the_top), tokenizer
 
     def _adapted(self, model, role: int, stage: str):
         """`model` with a fresh adapter, its fixed products in the fastest format."""

@@ -11,17 +11,17 @@ import torch
 from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from alignpro.config import PrompterConfig
+from alignpro.config import ConfigError, PrompterConfig
 from alignpro.generation import Policy
 
 # Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's
 # App. C.1). The paper's wording is not available: this one is ours. It is a system message, so that
-# the prompter's last tokens are the user's own: behind a closing "Instruction:" its hidden states
-# differ five times less between kinds of question, and PPO hardly learned to tell them apart.
+# the prompter's last tokens are the user's own, and it asks for the form of the answer: behind the
+# user's message, or asking only that the answer gets better, it leaves the hidden states more alike
+# between kinds of question, and PPO learns less to tell them apart.
 META_PROMPT = {
     "suffix": (
-        "Write one short instruction that can be added after the user's message, so that the "
-        "answer to it gets better. Do not answer the message."
+        "Say in one short instruction what form the answer to the user's message should have."
     ),
     "rewrite": (
         "Rewrite the user's message into a clearer, more specific prompt for an assistant, "
@@ -103,12 +103,17 @@ class Prompter:
 
 
 def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftModel:
-    """`model` with a fresh LoRA adapter (in fp32) on every linear map of its last layers.
+    """`model` with a fresh LoRA adapter (in fp32) on every linear map of the layers of `config`.
 
-    The adapter starts at zero, so that the policy starts as its reference.
+    The adapter starts at zero, so that the policy starts as its reference. Raises ConfigError for
+    a model without a layer below the ones to skip.
     """
     layers = model.config.num_hidden_layers
-    first = max(0, layers - config.lora_layers)
+    first, last = max(0, layers - config.layers_to_the_top), layers - (config.lora_skip or 0)
+    if last < 1:
+        raise ConfigError(
+            f"prompter.lora_skip: {config.lora_skip} layers cannot be skipped of {layers}"
+        )
     linear = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
@@ -122,7 +127,7 @@ def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftM
                 r=config.lora_rank,
                 lora_alpha=2 * config.lora_rank,
                 target_modules=sorted(linear),
-                layers_to_transform=list(range(first, layers)),
+                layers_to_transform=list(range(first, last)),
                 layers_pattern="layers",
                 task_type="CAUSAL_LM",
             ),
