@@ -97,7 +97,8 @@ class WarmStartConfig:
 class PrompterConfig:
     """The prompter ρ(x'|x): its form, its length limit and its LoRA adapter.
 
-    The adapter sits in `lora_layers` layers: the last ones, or those below the last `lora_skip`.
+    The adapter sits in the last `lora_layers` layers. With `lora_centred` its first maps see what
+    differs between prompts, and not what they share: `prompter.centre_adapter`.
     """
 
     form: str = _one_of("suffix", "rewrite")
@@ -105,12 +106,7 @@ class PrompterConfig:
     lora_rank: int = _number(low=1)
     lora_layers: int = _number(low=1)
     warm_start: WarmStartConfig = field()
-    lora_skip: int | None = field(default=None, metadata={"low": 0})
-
-    @property
-    def layers_to_the_top(self) -> int:
-        """How many layers, from the first adapted one upwards, gradients flow through."""
-        return self.lora_layers + (self.lora_skip or 0)
+    lora_centred: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -293,6 +289,8 @@ def _check_across_fields(preset: Preset, path: Path) -> None:
     _check_endpoints(preset, path)
     if preset.ppo.batch_size % preset.ppo.minibatch_size:
         raise ConfigError(f"{path}: ppo: minibatch_size must divide batch_size")
+    if preset.prompter.lora_centred and preset.data.train <= preset.prompter.lora_rank:
+        raise ConfigError(f"{path}: prompter: lora_centred needs more train prompts than lora_rank")
     if preset.prompter.form == "rewrite" and preset.prompter.warm_start.steps:
         raise ConfigError(f"{path}: prompter: a warm start teaches suffixes; set its steps to 0")
 

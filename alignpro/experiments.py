@@ -33,6 +33,7 @@ from alignpro.prompter import (
     NEUTRAL_MENU,
     Prompter,
     add_lora,
+    centre_adapter,
     merge_adapter,
     save_prompter,
 )
@@ -154,6 +155,9 @@ class Cell:
                 _ = self.frozen  # a server that will not do must not cost a warm start first
             with self.process.main_process_first():
                 prompter = self._untrained(progress)
+            if self.preset.prompter.lora_centred:
+                asked = prompter.messages(self.prompts("train"))
+                centre_adapter(prompter.policy, prompter.policy.encode(asked))
             self._fit(
                 self.run,
                 self.preset.ppo,
@@ -300,7 +304,7 @@ class Cell:
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
         spec = self.preset.models[self.pair[role]]
         model, tokenizer = models.load(spec)
-        return models.to_int8(model, spec, self.preset.prompter.layers_to_the_top), tokenizer
+        return models.to_int8(model, spec, self.preset.prompter.lora_layers), tokenizer
 
     def _adapted(self, model, role: int, stage: str):
         """`model` with a fresh adapter, its fixed products in the fastest format."""

@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from alignpro.config import ConfigError, PrompterConfig
+from alignpro.config import PrompterConfig
 from alignpro.generation import Policy
 
 # Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's
@@ -103,17 +103,12 @@ class Prompter:
 
 
 def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftModel:
-    """`model` with a fresh LoRA adapter (in fp32) on every linear map of the layers of `config`.
+    """`model` with a fresh LoRA adapter (in fp32) on every linear map of its last layers.
 
-    The adapter starts at zero, so that the policy starts as its reference. Raises ConfigError for
-    a model without a layer below the ones to skip.
+    The adapter starts at zero, so that the policy starts as its reference.
     """
     layers = model.config.num_hidden_layers
-    first, last = max(0, layers - config.layers_to_the_top), layers - (config.lora_skip or 0)
-    if last < 1:
-        raise ConfigError(
-            f"prompter.lora_skip: {config.lora_skip} layers cannot be skipped of {layers}"
-        )
+    first = max(0, layers - config.lora_layers)
     linear = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
@@ -127,12 +122,43 @@ def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftM
                 r=config.lora_rank,
                 lora_alpha=2 * config.lora_rank,
                 target_modules=sorted(linear),
-                layers_to_transform=list(range(first, last)),
+                layers_to_transform=list(range(first, layers)),
                 layers_pattern="layers",
                 task_type="CAUSAL_LM",
             ),
         )
     return adapted.eval()
+
+
+@torch.no_grad()
+def centre_adapter(policy: Policy, queries: Sequence[Sequence[int]]) -> None:
+    """Point the fresh adapter of `policy` at what tells `queries` (token ids) apart, in place.
+
+    A LoRA adapter adds B A h. What A h has in common for all prompts moves the policy the same way
+    for all of them, and at the last token of a chat prompt that is nearly everything. So the rows
+    of A become the first principal directions of h over the queries' last tokens, made orthogonal
+    to their mean, about as long as a random start makes them. It takes more queries than rows. (The directions alone are those of EVA,
+    arXiv 2410.07170.) B stays zero, and with it the policy its reference.
+    """
+    adapted = {n: m for n, m in policy.model.named_modules() if hasattr(m, "lora_A")}
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in adapted}
+    hooks = [
+        module.register_forward_hook(
+            lambda m, args, out, kept=seen[name]: kept.append(args[0][0, -1])
+        )
+        for name, module in adapted.items()
+    ]
+    for query in queries:
+        policy.model(torch.tensor([list(query)], device=policy.model.device), logits_to_keep=1)
+    for hook in hooks:
+        hook.remove()
+    for name, module in adapted.items():
+        states, weight = torch.stack(seen[name]).double(), module.lora_A["default"].weight
+        mean = states.mean(0)
+        directions = torch.linalg.svd(states - mean, full_matrices=False).Vh[: len(weight)]
+        unit = mean / mean.norm()
+        rows = directions - (directions @ unit)[:, None] * unit
+        weight.copy_(rows * weight.norm(dim=-1).mean())
 
 
 def merge_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:

@@ -64,15 +64,6 @@ def test_a_fresh_adapter_changes_nothing_and_sits_in_the_last_layers(
     assert trainable and all("lora_" in n and ".layers.1." in n for n in trainable)
 
 
-def test_an_adapter_below_the_last_layers(load_tiny, smoke):
-    below = dataclasses.replace(smoke.prompter, lora_layers=1, lora_skip=1)
-    adapted = add_lora(load_tiny("llama")[0], below, seed=0)
-    trainable = [n for n, p in adapted.named_parameters() if p.requires_grad]
-    assert trainable and all("lora_" in n and ".layers.0." in n for n in trainable)
-    with pytest.raises(ConfigError, match="2 layers cannot be skipped of 2"):
-        add_lora(load_tiny("llama")[0], dataclasses.replace(below, lora_skip=2), seed=0)
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_saved_prompter_comes_back_as_plain_files(
     load_tiny, smoke, greedy, tmp_path, architecture
