@@ -137,8 +137,9 @@ def centre_adapter(policy: Policy, queries: Sequence[Sequence[int]]) -> None:
     A LoRA adapter adds B A h. What A h has in common for all prompts moves the policy the same way
     for all of them, and at the last token of a chat prompt that is nearly everything. So the rows
     of A become the first principal directions of h over the queries' last tokens, made orthogonal
-    to their mean, about as long as a random start makes them. It takes more queries than rows. (The directions alone are those of EVA,
-    arXiv 2410.07170.) B stays zero, and with it the policy its reference.
+    to their mean, about as long as a random start makes them. (The directions alone are those of
+    EVA, arXiv 2410.07170.) B stays zero, and with it the policy its reference. There must be more
+    queries than rows.
     """
     adapted = {n: m for n, m in policy.model.named_modules() if hasattr(m, "lora_A")}
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in adapted}

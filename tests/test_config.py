@@ -94,6 +94,7 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path, old, new, message):
         ("architectures: [[P1, F1],", "architectures: [[P9, F1],", "no model for role 'P9'"),
         ("  minibatch_size: 4", "  minibatch_size: 3", "minibatch_size must divide batch_size"),
         ("  form: suffix", "  form: rewrite", "a warm start teaches suffixes"),
+        ("  train: 10", "  train: 2", "lora_centred needs more train prompts than lora_rank"),
         ("name: smoke", "name: [", "not valid YAML"),
     ],
 )

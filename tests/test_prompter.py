@@ -1,12 +1,10 @@
 """The prompter: what it is asked, what it may change, and how it is kept."""
 
-import dataclasses
-
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from sklearn.decomposition import PCA
 
-from alignpro.config import ConfigError
 from alignpro.data import load_prompts
 from alignpro.generation import Policy
 from alignpro.prompter import (
@@ -15,6 +13,7 @@ from alignpro.prompter import (
     NEUTRAL_MENU,
     Prompter,
     add_lora,
+    centre_adapter,
     merge_adapter,
     save_prompter,
 )
@@ -62,6 +61,41 @@ def test_a_fresh_adapter_changes_nothing_and_sits_in_the_last_layers(
     assert torch.equal(adapted(ids).logits, before)
     trainable = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert trainable and all("lora_" in n and ".layers.1." in n for n in trainable)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_centred_adapter_sees_what_differs_between_prompts(
+    load_tiny, smoke, greedy, architecture
+):
+    model, tokenizer = load_tiny(architecture)
+    adapted = add_lora(model, smoke.prompter, seed=0)
+    policy = Policy(adapted, tokenizer, greedy)
+    queries = policy.encode(
+        [[{"role": "user", "content": x}] for x in load_prompts("help", "train", 20)]
+    )
+    before = adapted(torch.tensor(queries[:1])).logits
+    centre_adapter(policy, queries)
+    assert torch.equal(adapted(torch.tensor(queries[:1])).logits, before)
+
+    layer = adapted.get_base_model().get_decoder().layers[1]
+    first = getattr(layer.self_attn, "q_proj", None) or layer.self_attn.qkv_proj
+    rows = first.lora_A["default"].weight.detach()
+    with torch.no_grad():
+        inputs = [
+            adapted(torch.tensor([q]), output_hidden_states=True).hidden_states[1] for q in queries
+        ]
+        states = torch.stack([layer.input_layernorm(h[0, -1]) for h in inputs])
+    assert (rows @ states.mean(0)).abs().max() < 1e-5 * (states @ rows.T).abs().mean()
+    expected = PCA(len(rows), svd_solver="full").fit(states.double().numpy()).components_
+    along = torch.nn.functional.cosine_similarity(rows.double(), without(expected, states.mean(0)))
+    torch.testing.assert_close(along.abs(), torch.ones(len(rows)).double(), atol=1e-3, rtol=0)
+
+
+def without(directions, mean):
+    """`directions` [R, H] without their part along `mean` [H]."""
+    mean = mean.double()
+    directions = torch.tensor(directions)
+    return directions - torch.outer(directions @ mean, mean) / (mean @ mean)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
