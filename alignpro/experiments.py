@@ -145,16 +145,31 @@ class Cell:
             progress,
         )
 
+    def untrained(self, progress: bool = True) -> Prompter:
+        """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
+        config, folder = self.preset.prompter, self.run.folder / "warm_start"
+        # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
+        sampling = as_it_is(self.preset.frozen, config.max_new_tokens)
+        if config.warm_start.steps:
+            if not folder.exists():
+                self._warm_start(sampling, folder, progress)
+        model, tokenizer = self._trainable(0)
+        if config.warm_start.steps:
+            model = merge_adapter(model, folder)
+        adapted = self._adapted(model, 0, "adapter")
+        policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
+        return Prompter(policy, config.form)
+
     def train(self, progress: bool = True) -> Prompter:
         """Train the prompter (or go on, or load it where that is done) and return it."""
         folder = self.run.folder / "prompter"
         if self.run.finished:
-            prompter = self._untrained(progress)
+            prompter = self.untrained(progress)
         else:
             if self.remote:
                 _ = self.frozen  # a server that will not do must not cost a warm start first
             with self.process.main_process_first():
-                prompter = self._untrained(progress)
+                prompter = self.untrained(progress)
             if self.preset.prompter.lora_centred:
                 asked = prompter.messages(self.prompts("train"))
                 centre_adapter(prompter.policy, prompter.policy.encode(asked))
@@ -219,7 +234,7 @@ class Cell:
             best, by_kind = best_suffixes(self.suffix_table(progress))
             rewriters = {
                 "No Fine-Tuning": unchanged,
-                "Untrained prompter": self._evaluated(self._untrained(progress)),
+                "Untrained prompter": self._evaluated(self.untrained(progress)),
                 "Best constant suffix": constant(best),
             }
             if by_kind:
@@ -237,7 +252,7 @@ class Cell:
         """
 
         def made() -> tuple[dict[str, Rewriter], Policy]:
-            reference = self._untrained(progress)
+            reference = self.untrained(progress)
             of = {n: best_of(n, reference, self.frozen, self.reward) for n in BEST_OF}
             return {f"Best of {n} rewrites": rewriter for n, rewriter in of.items()}, self.frozen
 
@@ -310,21 +325,6 @@ class Cell:
         """`model` with a fresh adapter, its fixed products in the fastest format."""
         adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, stage))
         return models.to_bf16(adapted, self.preset.models[self.pair[role]])
-
-    def _untrained(self, progress: bool = True) -> Prompter:
-        """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
-        config, folder = self.preset.prompter, self.run.folder / "warm_start"
-        # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
-        sampling = as_it_is(self.preset.frozen, config.max_new_tokens)
-        if config.warm_start.steps:
-            if not folder.exists():
-                self._warm_start(sampling, folder, progress)
-        model, tokenizer = self._trainable(0)
-        if config.warm_start.steps:
-            model = merge_adapter(model, folder)
-        adapted = self._adapted(model, 0, "adapter")
-        policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
-        return Prompter(policy, config.form)
 
     def _evaluated(self, prompter: Prompter) -> Prompter:
         """`prompter`, sampled in evaluation as every model is, no longer at temperature 1."""

@@ -7,6 +7,7 @@ readers), on a white card that reads in the light and the dark theme.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -67,6 +68,26 @@ def suffix_heatmap(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="", ylabel="", title="No suffix is best for every kind of question")
     axes.tick_params(axis="x", labelsize=9)
     axes.axvline(len(means.columns) - 1, color="white", linewidth=4)
+    return figure
+
+
+def similarity_maps(maps: dict[str, np.ndarray], kinds: Sequence[str]) -> Figure:
+    """How alike prompts look to an adapter, a square [N, N] a title; `kinds` [N] are in order."""
+    figure, grid = plt.subplots(1, len(maps), figsize=(4.6 * len(maps) + 0.8, 4.6), squeeze=False)
+    names = list(dict.fromkeys(kinds))
+    ends = np.cumsum([list(kinds).count(name) for name in names])
+    middles = ends - np.diff(ends, prepend=0) / 2
+    for axes, (title, values) in zip(grid[0], maps.items()):
+        image = axes.imshow(values, vmin=-1, vmax=1, cmap="PuOr", extent=(0, ends[-1], ends[-1], 0))
+        for end in ends[:-1]:
+            axes.axhline(end, color="black", lw=0.6)
+            axes.axvline(end, color="black", lw=0.6)
+        labels = [KIND_LABELS.get(name, name) for name in names]
+        axes.set_xticks(middles, labels, rotation=40, ha="right", fontsize=9)
+        axes.set_yticks(middles, labels, fontsize=9)
+        axes.grid(False)
+        axes.set_title(title, fontsize=11)
+    figure.colorbar(image, ax=grid[0].tolist(), shrink=0.8, label="mean cosine of A h")
     return figure
 
 

@@ -131,6 +131,24 @@ def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftM
 
 
 @torch.no_grad()
+def adapter_inputs(policy: Policy, queries: Sequence[Sequence[int]]) -> dict:
+    """What each adapted map of `policy` reads at the last token of `queries` (token ids).
+
+    Returns, by the LoRA layer, a tensor [queries, width].
+    """
+    seen: dict = {m: [] for m in policy.model.modules() if hasattr(m, "lora_A")}
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args: seen[module].append(args[0][0, -1]))
+        for module in seen
+    ]
+    for query in queries:
+        policy.model(torch.tensor([list(query)], device=policy.model.device), logits_to_keep=1)
+    for hook in hooks:
+        hook.remove()
+    return {module: torch.stack(states) for module, states in seen.items()}
+
+
+@torch.no_grad()
 def centre_adapter(policy: Policy, queries: Sequence[Sequence[int]]) -> None:
     """Point the fresh adapter of `policy` at what tells `queries` (token ids) apart, in place.
 
@@ -141,25 +159,28 @@ def centre_adapter(policy: Policy, queries: Sequence[Sequence[int]]) -> None:
     EVA, arXiv 2410.07170.) B stays zero, and with it the policy its reference. There must be more
     queries than rows.
     """
-    adapted = {n: m for n, m in policy.model.named_modules() if hasattr(m, "lora_A")}
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in adapted}
-    hooks = [
-        module.register_forward_hook(
-            lambda m, args, out, kept=seen[name]: kept.append(args[0][0, -1])
-        )
-        for name, module in adapted.items()
-    ]
-    for query in queries:
-        policy.model(torch.tensor([list(query)], device=policy.model.device), logits_to_keep=1)
-    for hook in hooks:
-        hook.remove()
-    for name, module in adapted.items():
-        states, weight = torch.stack(seen[name]).double(), module.lora_A["default"].weight
+    for module, states in adapter_inputs(policy, queries).items():
+        states, weight = states.double(), module.lora_A["default"].weight
         mean = states.mean(0)
         directions = torch.linalg.svd(states - mean, full_matrices=False).Vh[: len(weight)]
         unit = mean / mean.norm()
         rows = directions - (directions @ unit)[:, None] * unit
         weight.copy_(rows * weight.norm(dim=-1).mean())
+
+
+@torch.no_grad()
+def adapter_similarity(policy: Policy, queries: Sequence[Sequence[int]]) -> torch.Tensor:
+    """How alike `queries` (token ids) look to the adapter of `policy`: [N, N], each in [−1, 1].
+
+    The cosine of A h at their last tokens, averaged over the adapted maps: while B is zero, the
+    gradient of any log-probability is a product of A h and what comes down from the logits, so
+    that a step for one prompt moves another the more, the more alike the two look.
+    """
+    views = [
+        torch.nn.functional.normalize(states.float() @ module.lora_A["default"].weight.T.float())
+        for module, states in adapter_inputs(policy, queries).items()
+    ]
+    return torch.stack([view @ view.T for view in views]).mean(0).cpu()
 
 
 def merge_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:

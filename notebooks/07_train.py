@@ -89,6 +89,43 @@ print(META_PROMPT[settings.prompter.form])
 pd.DataFrame({"the warm start's menu": NEUTRAL_MENU})
 
 # %% [markdown]
+# ## What the adapter sees
+#
+# A LoRA adapter adds B A h to what a layer computes from its input h. Before training B is zero,
+# and a gradient step for one prompt moves another the more, the more alike their A h are. At the
+# last token of a chat prompt, where the suffix is about to be written, they are nearly the same
+# for all prompts: a reward earned by one kind of question then pushes all of them, and the noise
+# of such pushes drowns what tells the kinds apart. Where the preset says `lora_centred`, A starts
+# at the principal directions in which the training prompts *differ*, without their mean.
+
+# %%
+import numpy as np
+
+from alignpro.prompter import adapter_similarity, centre_adapter
+
+untrained = cell.untrained()
+encode, ask = untrained.policy.encode, untrained.messages
+unseen = sorted(cell.prompts("validation"), key=lambda x: str(x.kind))
+views = {"A at random": adapter_similarity(untrained.policy, encode(ask(unseen)))}
+centre_adapter(untrained.policy, encode(ask(cell.prompts("train"))))
+views["A centred"] = adapter_similarity(untrained.policy, encode(ask(unseen)))
+del untrained  # its memory is wanted for training
+kinds = np.array([str(x.kind) for x in unseen])
+figures.similarity_maps(views, kinds);
+
+# %% [markdown]
+# *How alike validation prompts look to the adapter before training, sorted by kind.* What is nearly
+# one colour on the left falls into blocks on the right: prompts of a kind then learn together, and
+# those of different kinds apart.
+
+# %%
+same = kinds[:, None] == kinds
+pairs = {"same kind": same & ~np.eye(len(kinds), dtype=bool), "different kinds": ~same}
+print("centred in this run:", bool(settings.prompter.lora_centred))
+rows = {t: {n: v.numpy()[p].mean() for n, p in pairs.items()} for t, v in views.items()}
+pd.DataFrame(rows).T.rename_axis("mean cosine").round(2)
+
+# %% [markdown]
 # ## The loop
 #
 # Each PPO step draws a batch of suffixes from ρ, asks π_F for an answer to each, scores the answers
@@ -165,8 +202,8 @@ shown.style.hide(axis="index").format({"reward": "{:.2f}"}).set_properties(
 
 # %%
 outputs = trained.propose(cell.prompts("train"), stage_seed(seed, "suffixes"))
-kinds = [p.kind for p in cell.prompts("train")]
-written = pd.Series([str(o) for o in outputs]).groupby(kinds)
+asked = [p.kind for p in cell.prompts("train")]
+written = pd.Series([str(o) for o in outputs]).groupby(asked)
 share = written.value_counts(normalize=True).groupby(level=0).head(3)
 share.rename_axis(["kind", "suffix"]).round(2).to_frame("share of its kind")
 

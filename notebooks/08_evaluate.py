@@ -122,17 +122,17 @@ figures.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds)
 # %%
 figures.reward_variance(result, dataset);
 
+# %% [markdown]
+# *Left: variance over all answers with 95 % intervals. Right: its two sources.* A reward that
+# starts low and is bounded below has little room to vary; a prompter that lifts some answers far
+# and leaves others behind then *raises* the variance. Whether it fell or rose here is printed
+# below, as found.
+
 # %%
 before, after = result.loc["No Fine-Tuning"], result.loc["Align-Pro"]
 for part in ("variance", "within", "across"):
     change = after[part] / before[part] - 1
     print(f"{part}: {before[part]:.4f} -> {after[part]:.4f} ({change:+.0%})")
-
-# %% [markdown]
-# *Left: variance over all answers with 95 % intervals. Right: its two sources.* A reward that
-# starts low and is bounded below has little room to vary; a prompter that lifts some answers far
-# and leaves others behind then *raises* the variance. Whether it fell or rose here is printed
-# above, as found.
 #
 # ## More than one run
 #
@@ -143,6 +143,9 @@ for part in ("variance", "within", "across"):
 tables = {**reference_tables(preset, dataset), f"seed {seed}": table}
 runs = compare_runs(tables, resamples)
 figures.run_means(runs, f"One dot a run, held-out prompts of `{dataset}`");
+
+# %% [markdown]
+# *Mean held-out reward by configuration, one dot a training run.*
 
 # %%
 runs.T.round(3)

@@ -41,6 +41,14 @@ def test_a_pair_has_not_drifted(source):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_every_figure_has_a_caption_below_it(source):
+    cells = book.paired(source).cells
+    for cell, below in zip(cells, cells[1:]):
+        if cell.cell_type == "code" and cell.source.rstrip().endswith(";"):
+            assert book.caption(below), f"no caption, and so no alt text, below\n{cell.source}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
     cells = book.paired(source).cells
     tagged = {tag: c.source for c in cells for tag in c.metadata.get("tags", [])}
@@ -185,6 +193,18 @@ def test_an_unchanged_notebook_is_skipped_and_a_changed_one_is_not(small_book, c
     (small_book / "results").mkdir()
     (small_book / "results" / "new.csv").write_text("1")
     assert book.execute("smoke")["01_good.ipynb"] is not None
+
+
+def test_a_caption_becomes_the_alt_text_of_the_figure_above_it():
+    drawn = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    figure = nbformat.v4.new_code_cell("draw();", outputs=[drawn])
+    table = nbformat.v4.new_code_cell("table", outputs=[])
+    below = nbformat.v4.new_markdown_cell("*One line,\nand another.* Then what it means.")
+    bold = nbformat.v4.new_markdown_cell("**Summary.** Not a caption.")
+    notebook = nbformat.v4.new_notebook(cells=[figure, below, table, below, figure.copy(), bold])
+    book.describe_figures(notebook)
+    told = [c.metadata.get("mystnb", {}).get("image", {}).get("alt") for c in notebook.cells]
+    assert told == ["One line, and another.", None, None, None, None, None]
 
 
 def test_make_help_lists_every_target():

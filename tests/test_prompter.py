@@ -12,6 +12,8 @@ from alignpro.prompter import (
     META_PROMPT,
     NEUTRAL_MENU,
     Prompter,
+    adapter_inputs,
+    adapter_similarity,
     add_lora,
     centre_adapter,
     merge_adapter,
@@ -89,6 +91,25 @@ def test_a_centred_adapter_sees_what_differs_between_prompts(
     expected = PCA(len(rows), svd_solver="full").fit(states.double().numpy()).components_
     along = torch.nn.functional.cosine_similarity(rows.double(), without(expected, states.mean(0)))
     torch.testing.assert_close(along.abs(), torch.ones(len(rows)).double(), atol=1e-3, rtol=0)
+
+
+def test_prompts_look_less_alike_to_a_centred_adapter(load_tiny, smoke, greedy):
+    model, tokenizer = load_tiny("llama")
+    policy = Policy(add_lora(model, smoke.prompter, seed=0), tokenizer, greedy)
+    queries = policy.encode(
+        [[{"role": "user", "content": x}] for x in load_prompts("help", "train", 20)]
+    )
+    before = adapter_similarity(policy, queries)
+    centre_adapter(policy, queries)
+    after = adapter_similarity(policy, queries)
+    others = ~torch.eye(20, dtype=bool)
+    for view in (before, after):
+        torch.testing.assert_close(view.diag(), torch.ones(20))
+        torch.testing.assert_close(view, view.T)
+    assert after[others].mean().abs() < 0.2 < before[others].mean()
+    module, states = next(iter(adapter_inputs(policy, queries[:2]).items()))
+    one = policy.model.get_base_model().get_decoder().layers[1].self_attn.q_proj
+    assert module is one and states.shape == (2, model.config.hidden_size)
 
 
 def without(directions, mean):

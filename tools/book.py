@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,20 @@ def check_completed(path: Path) -> None:
                 raise RuntimeError(f"{path.name}: code cell {index} shows no figure")
 
 
+def describe_figures(notebook) -> None:
+    """Give each figure the caption below it as its text for readers who do not see it."""
+    for cell, below in zip(notebook.cells, notebook.cells[1:]):
+        text = caption(below)
+        if text and any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
+            cell.metadata["mystnb"] = {"image": {"alt": text}}
+
+
+def caption(cell) -> str | None:
+    """The italic sentence that a markdown cell opens with, where it does."""
+    found = re.match(r"\*([^*].*?)\*", cell.source, re.DOTALL)
+    return " ".join(found[1].split()) if found and cell.cell_type == "markdown" else None
+
+
 def stage(preset: str) -> Path:
     """Collect config, table of contents, prose and executed notebooks in `_build/src`.
 
@@ -133,6 +148,7 @@ def stage(preset: str) -> Path:
             wanted[path.relative_to(ROOT)] = path.read_bytes()
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         notebook = nbformat.read(BUILD / "executed" / preset / path.name, 4)
+        describe_figures(notebook)
         for cell in notebook.cells:
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.metadata.tags.append("remove-cell")
