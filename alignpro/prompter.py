@@ -29,21 +29,22 @@ META_PROMPT = {
     ),
 }
 
-# The warm start teaches the prompter to write *some* short instruction. None of these is the best
-# for a kind of question, and no sentence here asks for a yes or no, a comparison or one sentence:
-# PPO has to find who is served by what. They differ in what they earn, since the spread of the
-# reward under ρ_sft is all that prompting has to work with (C5); picked on training prompts.
+# The warm start teaches the prompter to write *some* short instruction: these, whatever the prompt.
+# PPO has to find who is served by what. The sentences written for a kind of question, below, are
+# not among them, though "Answer in one line." serves definitions as well. They differ in what they
+# earn, since the spread of the reward under ρ_sft is all that prompting has to work with (C5);
+# picked on training prompts.
 NEUTRAL_MENU = (
     "Keep it short.",
     "Use simple words.",
     "Give an example.",
-    "Be clear and specific.",
+    "Answer briefly.",
     "Give me the steps.",
     "Give me a short list.",
     "Make a list.",
     "Name three things.",
     "Give three tips.",
-    "Write three sentences.",
+    "Answer in one line.",
     "Say it in a few words.",
     "Recommend one.",
 )

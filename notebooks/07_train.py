@@ -83,7 +83,8 @@ print(META_PROMPT[settings.prompter.form])
 # %% [markdown]
 # A model this small needs a hint of what an instruction looks like. A short supervised start shows
 # it a dozen neutral ones, drawn at random for every prompt. The result is ρ_sft, the reference of
-# the KL leash. The instructions that earn most are *not* on this menu: PPO has to find them.
+# the KL leash. The suffixes of the last chapter that were written for a kind of question are *not*
+# on this menu, though one that is, "Answer in one line.", serves definitions as well.
 
 # %%
 pd.DataFrame({"the warm start's menu": NEUTRAL_MENU})
