@@ -106,7 +106,7 @@ def test_prompts_look_less_alike_to_a_centred_adapter(load_tiny, smoke, greedy):
     for view in (before, after):
         torch.testing.assert_close(view.diag(), torch.ones(20))
         torch.testing.assert_close(view, view.T)
-    assert after[others].mean().abs() < 0.2 < before[others].mean()
+    assert after[others].mean().abs() < 0.1 < before[others].mean()
     module, states = next(iter(adapter_inputs(policy, queries[:2]).items()))
     one = policy.model.get_base_model().get_decoder().layers[1].self_attn.q_proj
     assert module is one and states.shape == (2, model.config.hidden_size)
