@@ -5,6 +5,8 @@ BIN := .venv/bin
 # One line a notebook in CI instead of a redrawn progress bar.
 export TRL_EXPERIMENTAL_SILENCE := 1
 export TOKENIZERS_PARALLELISM := false
+# As `import alignpro` does it, for what imports the Hub's libraries first.
+export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .PHONY: help book test smoke reproduce bench setups notebooks lint clean
 

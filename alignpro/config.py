@@ -222,6 +222,20 @@ def _without_none(value: Any) -> Any:
     return value
 
 
+def run_as(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
+    """Each pair of `architectures`, and the pair that it is run as.
+
+    Prompters of the same model are run as the first of them, and so are frozen LLMs: what a run
+    draws depends on its models and seed and not on the roles' names, so that a second one would
+    repeat the first.
+    """
+    first: tuple[dict, dict] = ({}, {})
+    return {
+        pair: tuple(seen.setdefault(preset.models[role], role) for seen, role in zip(first, pair))
+        for pair in preset.architectures
+    }
+
+
 def preset_for_hardware() -> str:
     """The name of the preset for the first GPU at hand: `h100`, `colab`, or without one `cpu`.
 

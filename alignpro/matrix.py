@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro import models
-from alignpro.config import Preset
+from alignpro.config import Preset, run_as
 from alignpro.evaluation import summary
 from alignpro.experiments import RESULTS, Cell
 
@@ -25,14 +25,19 @@ def reproduce(
     """Train and evaluate every cell of a preset, oracle included, skipping what is done.
 
     A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle,
-    and an endpoint has none.
-    `datasets` and `seeds` select cells and leave the preset, and with it each run's identity, as
-    it is. Prints one line a cell with the time left. A failing cell is reported and the others go
-    on; returns the names of those that failed.
+    and an endpoint has none. Architectures that name the same two models are one. `datasets` and
+    `seeds` select cells and leave the preset, and with it each run's identity, as it is. Prints one
+    line a cell with the time left. A failing cell is reported and the others go on; returns the
+    names of those that failed.
     """
     seeds, datasets = seeds or preset.seeds, datasets or preset.datasets
-    cells = [(seed, d, pair) for seed in seeds for d in datasets for pair in preset.architectures]
+    pairs = run_as(preset)
+    distinct = dict.fromkeys(pairs.values())
+    cells = [(seed, d, pair) for seed in seeds for d in datasets for pair in distinct]
     failed, start, process = [], time.perf_counter(), models.process()
+    for pair, same in pairs.items():
+        if pair != same:
+            process.print(f"{''.join(pair)} has the models of {''.join(same)}: run once, as that")
     for number, (seed, dataset, pair) in enumerate(cells, 1):
         name = f"{preset.name}/{dataset}/{''.join(pair)}/seed{seed}"
         try:
@@ -46,11 +51,11 @@ def reproduce(
                 if not cell.remote:
                     cell.evaluate_oracle()
                 cell.export(results)
-            process.wait_for_everyone()
             outcome = f"in {results}" + (f", {cell.usage}" if cell.usage else "")
         except Exception as error:  # one cell must not take the others down
             failed.append(name)
             outcome = f"FAILED: {error}"
+        process.wait_for_everyone()
         spent = time.perf_counter() - start
         left = spent / number * (len(cells) - number) / 60
         process.print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left")

@@ -7,6 +7,7 @@ built on the spot for tests. Nothing here runs code that comes with a model.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import importlib.util
 import io
@@ -40,8 +41,12 @@ class ModelError(RuntimeError):
 
 
 def process() -> PartialState:
-    """This process among those that `torchrun` or `accelerate launch` started, or the only one."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    """This process among those that `torchrun` or `accelerate launch` started, or the only one.
+
+    The others wait while the first evaluates: for a day, and not for the minutes after which GPUs
+    (10) and CPUs (30) by default take a process for dead.
+    """
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(days=1))
 
 
 def device() -> torch.device:

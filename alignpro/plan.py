@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from alignpro.config import ModelSpec, PPOConfig, Preset, PrompterConfig, SamplingConfig
+from alignpro.config import ModelSpec, PPOConfig, Preset, PrompterConfig, SamplingConfig, run_as
 from alignpro.prompter import META_PROMPT
 from alignpro.stages import (
     Lengths,
@@ -112,6 +112,7 @@ class Plan:
     long as the preset allows. `precision` is that of all weights but the adapter's. Under
     `remote_frozen` the frozen LLM answers from another machine: it costs nothing here, and gives no
     weights to an oracle. Without a reward model the reward is computed on the CPU and left out.
+    Architectures that name the same two models are one, `pairs` holds each once.
     Raises PlanError for a model whose config cannot be had.
     """
 
@@ -126,13 +127,14 @@ class Plan:
         self.preset, self.gpu, self.prompt = preset, gpu or GPU(), prompt_tokens
         self.scale = _Scale(precision, preset.generation_batch, preset.ppo.batch_size)
         self.remote = remote_frozen
+        self.pairs = list(dict.fromkeys(run_as(preset).values()))
 
     def here(self, role: str) -> bool:
         """Whether the frozen LLM `role` is loaded on this GPU."""
-        return not (self.remote or getattr(self.preset.models[role], "endpoint", None))
+        return not (self.remote or self.preset.models[role].endpoint)
 
     def _local(self) -> list[str]:
-        roles = dict.fromkeys(frozen for _, frozen in self.preset.architectures)
+        roles = dict.fromkeys(frozen for _, frozen in self.pairs)
         return [role for role in roles if self.here(role)]
 
     def prompter(self, role: str) -> tuple[Held, list[Stage]]:
@@ -151,15 +153,20 @@ class Plan:
 
     def frozen(self, role: str) -> tuple[Held, Stage]:
         """The frozen LLM `role`, asked with rewrites."""
-        preset = self.preset
-        rewrite = preset.prompter.max_new_tokens
-        own = rewrite if preset.prompter.form == "rewrite" else self.prompt + rewrite
-        lengths = Lengths(0, own, preset.frozen.max_new_tokens)
-        return _frozen(preset.models[role], preset.frozen, lengths, self.scale)
+        return self._asked(role, self._rewritten())
+
+    def _rewritten(self) -> int:
+        """Tokens of what the frozen LLM is asked in place of a prompt."""
+        rewrite = self.preset.prompter.max_new_tokens
+        return rewrite if self.preset.prompter.form == "rewrite" else self.prompt + rewrite
+
+    def _asked(self, role: str, own: int) -> tuple[Held, Stage]:
+        lengths = Lengths(0, own, self.preset.frozen.max_new_tokens)
+        return _frozen(self.preset.models[role], self.preset.frozen, lengths, self.scale)
 
     def reward(self) -> tuple[list[Held], list[Stage]]:
         """The reward model, where the preset names one."""
-        role = getattr(self.preset, "reward", None)
+        role = self.preset.reward
         if role is None:
             return [], []
         tokens = self.prompt + self.preset.frozen.max_new_tokens
@@ -168,7 +175,7 @@ class Plan:
 
     def models(self) -> pd.DataFrame:
         """One row a role: parameters, bytes of weights and of a token's keys and values."""
-        held = {p: self.prompter(p)[0] for p, _ in self.preset.architectures}
+        held = {p: self.prompter(p)[0] for p, _ in self.pairs}
         held |= {f: self.frozen(f)[0] for f in self._local()}
         if self.reward()[0]:
             held[self.preset.reward] = self.reward()[0][0]
@@ -191,26 +198,28 @@ class Plan:
         Bytes by part and in total, FLOPs of one PPO step, and `seconds`, which bounds its time from
         below. The parts of a stage need not peak at one time: the total is an upper bound.
         """
-        tables = [self._aligned(*pair) for pair in self.preset.architectures]
+        tables = [self._aligned(*pair) for pair in self.pairs]
         tables += [self._oracle(f) for f in self._local()]
         return pd.concat(tables, ignore_index=True)
 
     def _aligned(self, prompter: str, frozen: str) -> pd.DataFrame:
         held, (rollout, *train) = self.prompter(prompter)
         rewards, scores = self.reward()
-        others, answers = rewards, []
+        others, answers, baselines = rewards, [], []
         if self.here(frozen):
             black_box, answer = self.frozen(frozen)
             others, answers = [*rewards, black_box], [answer]
+            # It is also asked the prompts themselves, which may be longer than their rewrites.
+            baselines = [self._asked(frozen, max(self.prompt, self._rewritten()))[1]]
         stages = [rollout, *answers, *scores, *train]
-        asked = [rollout, *answers, *scores]
+        asked = [rollout, *baselines, *scores]
         return self._table(f"{prompter}-{frozen}", "Align-Pro", held, others, stages, asked)
 
     def _oracle(self, frozen: str) -> pd.DataFrame:
         held, (rollout, *train) = self.oracle(frozen)
         rewards, scores = self.reward()
         stages = [rollout, *scores, *train]
-        asked = [self.frozen(frozen)[1], *scores]
+        asked = [self._asked(frozen, self.prompt)[1], *scores]
         return self._table(frozen, "RLHF", held, rewards, stages, asked)
 
     def _table(self, name, configuration, held, others, stages, asked) -> pd.DataFrame:
@@ -272,7 +281,8 @@ class Plan:
 
     def report(self) -> str:
         """The three tables as text, in GB (10⁹ bytes)."""
-        gpu, preset = self.gpu, self.preset
+        gpu, preset, summary = self.gpu, self.preset, self.summary()
+        hours = summary["hours"].sum() * len(preset.datasets) * len(preset.seeds)
         return "\n".join(
             [
                 f"Plan of preset {preset.name!r}: computed from the models' configs, not measured.",
@@ -280,6 +290,11 @@ class Plan:
                 f"{gpu.bandwidth / 1e9:g} GB/s at its published peaks. "
                 f"Tokens: prompt {self.prompt}, rewrite {preset.prompter.max_new_tokens}, "
                 f"answer {preset.frozen.max_new_tokens}.",
+                *(
+                    f"{'-'.join(pair)} has the models of {'-'.join(same)}: planned once, as that."
+                    for pair, same in run_as(preset).items()
+                    if pair != same
+                ),
                 "",
                 in_gb(self.models(), ["weights", "checkpoint"]).to_string(),
                 "",
@@ -287,7 +302,10 @@ class Plan:
                 in_gb(self.stages(), [*PARTS, "total"]).to_string(index=False, na_rep=""),
                 "",
                 f"Peaks with {OVERHEAD / 1e9:g} GB allowed for CUDA and fragmentation:",
-                in_gb(self.summary(), ["peak"]).to_string(index=False),
+                in_gb(summary, ["peak"]).to_string(index=False),
+                "",
+                f"All of it on {len(preset.datasets)} datasets with {len(preset.seeds)} seeds: at "
+                f"least {hours:.1f} hours of PPO steps, without evaluation.",
             ]
         )
 

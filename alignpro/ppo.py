@@ -326,7 +326,8 @@ class Trainer:
                         "helps."
                     )
                 self.optimizer.step()
-                shares = torch.tensor(list(stats.values())) * share.cpu()
+                # On the model's device: between GPUs nothing else can be summed.
+                shares = torch.tensor(list(stats.values()), device=share.device) * share
                 history.append(dict(zip(stats, reduce(shares, "sum").tolist())))
         means = {k: sum(h[k] for h in history) / len(history) for k in history[0]}
         return {**means, "lr": self.optimizer.param_groups[0]["lr"]}

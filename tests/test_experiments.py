@@ -79,6 +79,20 @@ def test_the_matrix_holds_every_pair_and_one_oracle_for_each_frozen_llm(quick, s
     }
 
 
+def test_pairs_of_the_same_models_are_run_once(smoke, tmp_path, monkeypatch, capsys):
+    def refuse(preset, dataset, seed, pair, root):
+        raise ValueError("not here")
+
+    monkeypatch.setattr("alignpro.matrix.Cell", refuse)
+    models = {**smoke.models, "F2": smoke.models["F1"]}
+    preset = dataclasses.replace(smoke, models=models, seeds=(0,))
+    asked = reproduce(preset, tmp_path / "runs", tmp_path / "results")
+    assert asked == ["smoke/help/P1F1/seed0", "smoke/help/P2F1/seed0"]
+    printed = capsys.readouterr().out
+    assert "P1F2 has the models of P1F1: run once, as that" in printed
+    assert "P2F2 has the models of P2F1" in printed and "[2/2]" in printed
+
+
 def test_a_selected_cell_is_the_same_run_as_in_the_whole(quick, tmp_path):
     reproduce(quick, tmp_path / "runs", tmp_path / "results", seeds=[1])
     assert Cell(quick, "help", 1, root=tmp_path / "runs").run.finished

@@ -152,6 +152,17 @@ def test_light_modules_import_nothing_heavy(module, kept_out):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, True), ("0", False)])
+def test_no_library_reports_its_use_to_the_hub_unless_asked_to(monkeypatch, asked, expected):
+    """TRL's trainers ask huggingface_hub, which reads the variable when it is imported."""
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.delenv(name, raising=False)
+    if asked:
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", asked)
+    read = "from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY as off; print(off)"
+    assert fresh(f"import alignpro; {read}").stdout.strip() == str(expected)
+
+
 def notebook_with(*sources):
     notebook = nbformat.v4.new_notebook(metadata=book.paired(SOURCES[0]).metadata)
     notebook.cells = [nbformat.v4.new_code_cell(s) for s in sources]

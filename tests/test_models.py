@@ -1,5 +1,9 @@
 """8-bit products against full precision, which layers keep theirs, and who computes in bf16."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -146,3 +150,21 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_float32(monkeypatch, computes
         lambda including_emulation=True: including_emulation or computes,
     )
     assert models.dtype() is expected
+
+
+@pytest.mark.slow
+def test_processes_wait_for_one_another_longer_than_an_evaluation_takes():
+    """Alone in its group, as `torchrun` starts it: the time after which a silent peer is dead."""
+    code = (
+        "import torch; from alignpro.models import process; process(); "
+        "group = torch.distributed.group.WORLD; cpu = torch.device('cpu'); "
+        "print(group._get_backend(cpu).options._timeout.total_seconds())"
+    )
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | alone | {"MASTER_PORT": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert float(done.stdout) >= 12 * 3600, done.stderr

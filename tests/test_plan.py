@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from types import SimpleNamespace
+from inspect import signature
 
 import pytest
 import torch
@@ -12,12 +12,13 @@ from transformers import AutoModelForSequenceClassification
 
 from alignpro import models, stages
 from alignpro.__main__ import main
-from alignpro.config import ModelSpec, SamplingConfig
+from alignpro.config import ModelSpec, SamplingConfig, load_preset
 from alignpro.generation import Policy
 from alignpro.logprobs import forward, make_batch, with_trunk
 from alignpro.plan import GPU, OVERHEAD, PARTS, Plan
 from alignpro.ppo import Scored, Trainer
 from alignpro.prompter import add_lora
+from alignpro.reward_models import RewardModel
 from alignpro.runs import Run
 from alignpro.stages import Lengths, PlanError, Stage, architecture, hollow
 
@@ -32,10 +33,11 @@ AS_IT_IS = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=LE
     [
         ("microsoft/Phi-3.5-mini-instruct", 3_821_079_552, 384),
         ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304, 28),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768, 12),
         ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248, 128),
     ],
 )
-def test_the_papers_models_have_their_published_sizes(source, count, cache_kib):
+def test_the_hubs_models_have_their_published_sizes(source, count, cache_kib):
     model = hollow(architecture(ModelSpec(source)), torch.bfloat16)
     assert stages.parameters(model) == count
     assert stages.weight_bytes(model) == 2 * count
@@ -187,8 +189,8 @@ def test_the_bound_on_time_is_the_larger_of_computing_and_reading():
 
 
 def test_a_plan_has_every_stage_of_every_architecture_and_oracle(smoke):
-    preset = dataclasses.replace(smoke, architectures=(("P1", "F1"), ("P2", "F2")))
-    preset = SimpleNamespace(**{**vars(preset), "reward": "F1"})
+    pairs = (("P1", "F1"), ("P2", "F2"))
+    preset = dataclasses.replace(smoke, architectures=pairs, reward="F1")
     plan = Plan(preset, prompt_tokens=32)
     table = plan.stages()
     named = {name: list(part["stage"]) for name, part in table.groupby("architecture")}
@@ -202,6 +204,40 @@ def test_a_plan_has_every_stage_of_every_architecture_and_oracle(smoke):
     shown = table[(table["architecture"] == "P1-F1") & (table["stage"] == "update")]
     # The reward model has one output where the language model has a vocabulary.
     assert weights["P1"] + weights["F1"] < shown["weights"].item() < weights[["P1", "F1"]].sum() * 2
+
+
+def test_architectures_of_the_same_models_are_planned_once(smoke):
+    roles = {**smoke.models, "F2": smoke.models["F1"]}
+    plan = Plan(dataclasses.replace(smoke, models=roles), prompt_tokens=32)
+    assert list(plan.summary()["architecture"]) == ["P1-F1", "P2-F1", "F1"]
+    assert list(plan.models().index) == ["P1", "P2", "F1"]
+
+
+def test_evaluation_holds_answers_to_prompts_longer_than_their_rewrites(smoke):
+    """An oracle is asked x itself, where the frozen LLM of Align-Pro is asked a rewrite."""
+    prompter = dataclasses.replace(smoke.prompter, form="rewrite")
+    plan = Plan(dataclasses.replace(smoke, prompter=prompter), prompt_tokens=400)
+    cache = plan.stages().set_index(["architecture", "stage"])["cache"]
+    a_token = smoke.ppo.batch_size * plan.models()["cache a token"]["F1"]
+    answer = smoke.frozen.max_new_tokens
+    assert cache["F1", "evaluation"] >= a_token * (400 + answer - 1)
+    assert cache["P1-F1", "frozen"] < a_token * 100 < cache["P1-F1", "evaluation"]
+
+
+def test_rows_run_together_as_in_the_code_that_is_planned():
+    assert signature(forward).parameters["group"].default == stages.GROUP
+    assert signature(RewardModel).parameters["batch_size"].default == stages.REWARD_BATCH
+
+
+@pytest.mark.parametrize("name", ["h100", "colab"])
+def test_the_presets_for_a_gpu_are_planned_without_the_hub(name, monkeypatch):
+    monkeypatch.setattr(stages.AutoConfig, "from_pretrained", unreachable)
+    for spec in load_preset(name).models.values():
+        assert architecture(spec).hidden_size
+
+
+def unreachable(*arguments, **options):
+    raise OSError("no network")
 
 
 def test_a_remote_frozen_llm_costs_nothing_here_and_has_no_oracle(smoke):
@@ -219,6 +255,19 @@ def test_a_plan_says_whether_the_gpu_is_large_enough(smoke):
     assert not Plan(smoke, GPU(memory=peak - 1)).summary()["fits"].all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("h100", {}),
+        ("colab", {"gpu": GPU(memory=15.7e9), "precision": torch.float32, "prompt_tokens": 64}),
+    ],
+)
+def test_a_preset_for_a_gpu_fits_into_it(name, options):
+    """The second is a T4, by the memory that CUDA reports, and the project's own short prompts."""
+    assert Plan(load_preset(name), **options).summary()["fits"].all()
+
+
 def test_the_command_prints_the_plan(monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", ["alignpro", "plan", "--preset", "smoke", "--gpu-memory", "16"]
@@ -226,6 +275,7 @@ def test_the_command_prints_the_plan(monkeypatch, capsys):
     assert main() == 0
     printed = capsys.readouterr().out
     assert "not measured" in printed and "16 GB" in printed and "tiny:qwen2" in printed
+    assert "1 datasets with 2 seeds" in printed
 
 
 def test_a_missing_config_is_named_with_what_to_do(tmp_path):
