@@ -31,7 +31,7 @@ META_PROMPT = {
 
 # The warm start teaches the prompter to write *some* short instruction: these, whatever the prompt.
 # PPO has to find who is served by what. The sentences written for a kind of question, below, are
-# not among them, though "Answer in one line." serves definitions as well. They differ in what they
+# not among them, though "Put it in one line." may serve definitions as well. They differ in what they
 # earn, since the spread of the reward under ρ_sft is all that prompting has to work with (C5);
 # picked on training prompts.
 NEUTRAL_MENU = (
@@ -44,7 +44,7 @@ NEUTRAL_MENU = (
     "Make a list.",
     "Name three things.",
     "Give three tips.",
-    "Answer in one line.",
+    "Put it in one line.",
     "Say it in a few words.",
     "Recommend one.",
 )

@@ -84,7 +84,7 @@ print(META_PROMPT[settings.prompter.form])
 # A model this small needs a hint of what an instruction looks like. A short supervised start shows
 # it a dozen neutral ones, drawn at random for every prompt. The result is ρ_sft, the reference of
 # the KL leash. The suffixes of the last chapter that were written for a kind of question are *not*
-# on this menu, though one that is, "Answer in one line.", serves definitions as well.
+# on this menu: what serves which kind, PPO has to find out.
 
 # %%
 pd.DataFrame({"the warm start's menu": NEUTRAL_MENU})
