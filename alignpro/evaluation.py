@@ -261,14 +261,14 @@ RANDOM, LARGEST_GAIN, LARGEST_LOSS = "drawn at random", "the largest gain", "the
 def choose_examples(table: pd.DataFrame, seed: int, drawn: int = 2) -> pd.DataFrame:
     """Pairs of answers to show from the runs of one dataset, a row each, chosen by rules alone.
 
-    `drawn` prompts at random by `seed`; the prompt whose mean reward over all samples and runs rose
-    most; the one whose mean fell most (or rose least, where none fell); ties go to the first id. Of
-    each prompt the run and sample whose own change lies nearest to that of the mean, so that no
-    lucky answer stands for the prompt; ties go to the first run, then to its first sample.
+    A pair is an answer under No Fine-Tuning and the one under Align-Pro of the same run and sample.
+    `drawn` prompts at random by `seed`, each with its first pair; the prompt whose mean reward over
+    all pairs rose most, with the pair that rose most; the one whose mean fell most (or rose least,
+    where none fell), with the pair that fell most. Ties go to the first id, run and sample.
 
     Columns: rule, id, dataset, kind, seed, sample, prompt, rewrite, change (of the mean), pairs
-    (behind that mean), and response, reward and ended, each with `_before` and `_after`. Raises
-    ValueError where the two configurations have not answered the same prompts equally often.
+    (behind it), own (change of the pair shown), and response, reward and ended, each with `_before`
+    and `_after`. Raises ValueError where the two have not answered the same prompts equally often.
     """
     keys, told = ["id", "seed", "sample"], ["response", "reward", "ended"]
     names = ("No Fine-Tuning", "Align-Pro")
@@ -279,12 +279,15 @@ def choose_examples(table: pd.DataFrame, seed: int, drawn: int = 2) -> pd.DataFr
     if not len(pairs) == len(before) == len(after):
         raise ValueError(f"{' and '.join(names)} have not answered the same prompts equally often")
     pairs = pairs.sort_values(keys, ignore_index=True)
-    own = (pairs["reward_after"] - pairs["reward_before"]).groupby(pairs["id"])
     # Rounded, so that what is equal ties whatever its last bit says.
-    pairs["change"], pairs["pairs"] = own.transform("mean").round(9), own.transform("size")
-    away = (own.obj - pairs["change"]).abs().round(9)
-    prompts = pairs.loc[away.groupby(pairs["id"]).idxmin()]
-    picks = random.Random(seed).sample(range(len(prompts)), drawn)
-    picks += [prompts["change"].argmax(), prompts["change"].argmin()]
+    pairs["own"] = (pairs["reward_after"] - pairs["reward_before"]).round(9)
+    by_prompt = pairs.groupby("id")["own"]
+    pairs["change"] = by_prompt.transform("mean").round(9)
+    pairs["pairs"] = by_prompt.transform("size")
+    first = pairs.drop_duplicates("id")
+    picks = random.Random(seed).sample(list(first.index), drawn)
+    for end in (pd.Series.idxmax, pd.Series.idxmin):
+        extreme = first.loc[end(first["change"]), "id"]
+        picks.append(end(pairs.loc[pairs["id"] == extreme, "own"]))
     rules = [RANDOM] * drawn + [LARGEST_GAIN, LARGEST_LOSS]
-    return prompts.iloc[picks].assign(rule=rules).reset_index(drop=True)
+    return pairs.loc[picks].assign(rule=rules).reset_index(drop=True)

@@ -1,7 +1,7 @@
 """The scoreboard: every claim of the paper, what this book found, and a verdict given by rule.
 
-`claims.yaml` lists the claims. Theory is checked live (`theory_claims`), measured claims are read
-from `results/`; what has not been run says so.
+`claims.yaml` lists the claims. Theory is checked live (`theory_claims`), measured claims from what
+lies in `results/` (`measured_claims`); what has not been run says so.
 """
 
 from __future__ import annotations
@@ -14,25 +14,18 @@ import yaml
 from pandas.io.formats.style import Styler
 
 from alignpro.config import Preset
-from alignpro.estimators import bootstrap_interval
-from alignpro.evaluation import paired_gain, variance_change
 from alignpro.experiments import RESULTS
-from alignpro.judging import report
 from alignpro.matrix import matrix_table
-from alignpro.reward_study import Study, read_study, study_folder
-from alignpro.table1 import judged
+from alignpro.measured_claims import MEASURES, Found
+from alignpro.reward_study import read_study, study_folder
 from alignpro.tables import text_table
 from alignpro.theory_claims import violations
 
 CLAIMS = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 # Rewards have a range of 1. A generic optimiser comes this near, everything else to rounding.
 TOLERANCE = 1e-6
-MARGIN = 0.05  # within which the reward judge calls a tie, as in the chapter on judging
 SCALES = {"cpu": "CPU", "h100": "H100"}
 NOT_RUN, UNDECIDED = "not run", "cannot be told apart"
-ALIGN_PRO, BASE, ORACLE = "Align-Pro", "No Fine-Tuning", "RLHF"
-
-Found = tuple[float, float, float, str]  # value, its 95 % interval, and what it rests on
 
 
 def theory_verdict(stated: np.ndarray, corrected: np.ndarray) -> str:
@@ -50,101 +43,27 @@ def measured_verdict(low: float, high: float, wanted: int, scale: str) -> str:
     return f"not reproduced at {scale} scale" if high < 0 else UNDECIDED
 
 
-def gain(answers: pd.DataFrame, resamples: int, base: str = BASE) -> Found:
-    """Mean reward of Align-Pro minus that of `base`, paired by prompt and run."""
-    found = paired_gain(answers, ALIGN_PRO, base, resamples)
-    basis = f"{found['runs']} runs × {found['prompts']} prompts"
-    return found["gain"], found["low"], found["high"], basis
-
-
-def near_oracle(answers: pd.DataFrame, resamples: int) -> Found | None:
-    """Align-Pro minus the middle between No Fine-Tuning and RLHF: above 0 it is nearer to RLHF.
-
-    No interval where RLHF itself did not surely gain, since there is then nothing to be near to.
-    """
-    answers = answers[answers["seed"].isin(answers.loc[answers["configuration"] == ORACLE, "seed"])]
-    if answers.empty:
-        return None
-    ends = answers[answers["configuration"].isin([BASE, ORACLE])]
-    middle = ends.groupby(["seed", "id", "sample"], as_index=False)["reward"].mean()
-    both = pd.concat([answers, middle.assign(configuration="middle")])
-    value, low, high, basis = gain(both, resamples, "middle")
-    oracle = paired_gain(answers, ORACLE, BASE, resamples)
-    if oracle["low"] <= 0:
-        return value, np.nan, np.nan, f"{basis}; RLHF gained {oracle['gain']:+.3f}, not surely"
-    share = gain(answers, resamples)[0] / oracle["gain"]
-    return value, low, high, f"{basis}; {share:.0%} of the gain of RLHF"
-
-
-def variance(answers: pd.DataFrame, resamples: int, part: str = "variance") -> Found:
-    """Change of the variance of the reward from No Fine-Tuning to Align-Pro."""
-    change = variance_change(answers, ALIGN_PRO, BASE, resamples).loc[part]
-    return *change, gain(answers, resamples)[3]
-
-
-def variance_within(answers: pd.DataFrame, resamples: int) -> Found:
-    """The same of the variance over the answers to one prompt."""
-    return variance(answers, resamples, "within")
-
-
-def win_rate(answers: pd.DataFrame, resamples: int) -> Found:
-    """Win rate of Align-Pro by the reward judge, minus ½."""
-    runs = [judged(run, ALIGN_PRO, BASE, MARGIN) for _, run in answers.groupby("seed")]
-    found = report(pd.concat(runs), resamples)
-    value, low, high = (found[name] - 0.5 for name in ("win rate", "low", "high"))
-    return value, low, high, f"A {found['A']:.0%}, B {found['B']:.0%} of {found['pairs']} pairs"
-
-
-def sensitivity(suffixes: pd.DataFrame, resamples: int) -> Found | None:
-    """Reward under each prompt's best suffix minus that under its worst.
-
-    Half of the answers choose the two and the other half measures them: the best of many noisy
-    means would look good by chance alone. None where there is only one answer to each.
-    """
-    halves = suffixes.assign(half=suffixes["sample"] % 2).pivot_table(
-        index="id", columns=["half", "configuration"], values="reward"
-    )
-    if 1 not in halves:
-        return None
-    choose, measure = halves[0].to_numpy(), halves[1].to_numpy()
-    prompts = np.arange(len(halves))
-    spread = measure[prompts, choose.argmax(axis=1)] - measure[prompts, choose.argmin(axis=1)]
-    low, high = bootstrap_interval(spread, resamples=resamples)
-    count = suffixes["configuration"].nunique()
-    return spread.mean(), low, high, f"{count} suffixes × {len(halves)} prompts"
-
-
-def learned_reward(study: Study, resamples: int) -> Found:
-    """Held-out accuracy of the reward learned from all pairs, over all labels, minus ½."""
-    accuracy = study.accuracy()
-    pairs = accuracy["pairs"].max()
-    rows = accuracy[accuracy["pairs"] == pairs].set_index("measure")[["value", "low", "high"]] - 0.5
-    ceiling = rows.loc["noise ceiling", "value"]
-    return *rows.loc["expected accuracy"], f"{pairs} pairs; the noise ceiling is {ceiling:+.3f}"
-
-
-MEASURES = {
-    measure.__name__: measure
-    for measure in (
-        gain, near_oracle, variance, variance_within, win_rate, sensitivity, learned_reward
-    )
-}  # fmt: skip
-
-
 def theory_rows(instances: int, seed: int = 0) -> pd.DataFrame:
-    """A row a theoretical claim: the claim's fields, what was found, and the verdict."""
-    found, rows = violations(instances, seed), []
+    """A row a theoretical claim: its fields, how the statement and its correction fare, a verdict.
+
+    `as stated` and `corrected` say in how many random instances each holds, and the largest
+    violation; `correction` and `corrected` are empty where there is none to correct.
+    """
+
+    def fares(violation: np.ndarray) -> str:
+        # Minus signs and no-break spaces, unlike hyphens and spaces, keep a number on one line.
+        largest = f"{violation.max():+.1e}".replace("-", "−")
+        count = f"{(violation <= TOLERANCE).sum()} of {instances}".replace(
+            " ", "\N{NO-BREAK SPACE}"
+        )
+        return f"{count}\n{largest}"
+
+    rows, found = [], violations(instances, seed)
     for claim in CLAIMS["theory"]:
         stated, corrected = found[claim["key"]]
-        holds = f"holds in {(stated <= TOLERANCE).sum()} of {instances} random instances"
-        text = f"{holds}, largest violation {stated.max():+.1e}"
-        if "correction" in claim:
-            text = (
-                f"as stated it {text}; corrected: in {(corrected <= TOLERANCE).sum()}, "
-                f"{corrected.max():+.1e}"
-            )
-        verdict = theory_verdict(stated, corrected)
-        rows.append({"correction": "", **claim, "found": text, "verdict": verdict})
+        fields = {"correction": "", **claim, "as stated": fares(stated)}
+        fields["corrected"] = fares(corrected) if fields["correction"] else ""
+        rows.append({**fields, "verdict": theory_verdict(stated, corrected)})
     return pd.DataFrame(rows)
 
 

@@ -7,7 +7,10 @@ from html import escape
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-CELL = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: break-word"
+CELL = (
+    "text-align: left; vertical-align: top; padding: 0.2em 0.6em; "
+    "white-space: pre-wrap; overflow-wrap: break-word"
+)
 
 
 def text_table(frame: pd.DataFrame, caption: str = "", links: list[str] | None = None) -> Styler:
@@ -26,9 +29,10 @@ def text_table(frame: pd.DataFrame, caption: str = "", links: list[str] | None =
         {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"},
     ]
     # The theme colours tables of the class `dataframe`; formulas are left alone under the others.
-    classes = 'class="dataframe tex2jax_ignore mathjax_ignore" style="width: 100%"'
+    classes = 'class="dataframe tex2jax_ignore mathjax_ignore"'
+    look = 'style="width: 100%; font-size: 0.9em; margin-bottom: 1.5em"'
     styler = frame.style.format(escape="html", subset=plain).set_table_styles(styles)
-    return styler.set_caption(escape(caption)).set_table_attributes(classes)
+    return styler.set_caption(escape(caption)).set_table_attributes(f"{classes} {look}")
 
 
 def example_table(example: pd.Series) -> Styler:
@@ -46,8 +50,8 @@ def example_table(example: pd.Series) -> Styler:
         }
     )
     caption = (
-        f"{example['dataset']}, {example['rule']}: mean change of this prompt "
-        f"{example['change']:+.2f} over {example['pairs']} pairs of answers; "
-        f"shown: seed {example['seed']}, sample {example['sample']}"
+        f"{example['dataset']}, {example['rule']} (seed {example['seed']}, sample "
+        f"{example['sample']}). Change of this pair: {example['own']:+.2f}; mean change of the "
+        f"prompt: {example['change']:+.2f} over {example['pairs']} pairs"
     )
     return text_table(frame, caption).set_properties(width="45%")

@@ -59,29 +59,32 @@ answers = matrix_table(results_of, files=["evaluation"])
 answers = answers[answers["configuration"].isin(["No Fine-Tuning", "Align-Pro"])]
 cells = {" ".join(cell): part for cell, part in answers.groupby(["architecture", "dataset"])}
 print(f"results of the {results_of} preset: {', '.join(cells)}")
-print("not run:", ", ".join(set(settings.datasets) - set(answers["dataset"])) or "nothing")
+missing = [name for name in settings.datasets if name not in set(answers["dataset"])]
+print("not run:", ", ".join(missing) or "nothing is missing")
 
 # %% [markdown]
 # ## The rules
 #
-# For each dataset that has been run:
+# A *pair* is an answer without a prompter and one behind it, of the same run and sample. For each
+# dataset that has been run:
 #
-# * **two prompts drawn at random**, by the seed of this page;
-# * **the largest gain**: the held-out prompt whose mean reward, over all samples and runs, rose most;
-# * **the largest loss**: the one whose mean fell most, or rose least where none fell.
+# * **two prompts drawn at random**, by the seed of this page, each with its first pair;
+# * **the largest gain**: the held-out prompt whose mean reward over all pairs rose most, with the
+#   pair that rose most;
+# * **the largest loss**: the prompt whose mean fell most (or rose least, where none fell), with the
+#   pair that fell most.
 #
-# A prompt has many answers. Of each chosen prompt the pair of answers (same run, same sample) is
-# shown whose own change lies nearest to that of the prompt's mean, so that no lucky answer stands for
-# the prompt. Ties go to what comes first.
+# So the last two rules show what they are about at its clearest. How typical that is of the prompt,
+# its mean says, which stands beside it. Ties go to what comes first.
 
 # %%
 chosen = pd.concat([choose_examples(part, seed) for part in cells.values()])
-columns = ["dataset", "rule", "kind", "prompt", "change", "pairs", "seed", "sample"]
+columns = ["dataset", "rule", "kind", "prompt", "own", "change", "pairs"]
 tables.text_table(chosen[columns].round(3).astype(str)).hide(axis="index")
 
 # %% [markdown]
-# *change* is that of the prompt's mean reward from No Fine-Tuning to Align-Pro, over so many *pairs*
-# of answers; *seed* and *sample* say which pair is shown below.
+# *own* is the change of the reward from No Fine-Tuning to Align-Pro in the pair that is shown below,
+# *change* its mean over all *pairs* of the prompt.
 #
 # ## Drawn at random
 

@@ -272,15 +272,25 @@ def test_examples_are_chosen_by_the_rules():
     table = example_table(before, after)
     chosen = choose_examples(table.sample(frac=1, random_state=0), seed=0, drawn=1)
     assert chosen["rule"].tolist() == [RANDOM, LARGEST_GAIN, LARGEST_LOSS]
-    gain, loss = chosen.iloc[1], chosen.iloc[2]
+    drawn, gain, loss = (row for _, row in chosen.iterrows())
+    assert (drawn["seed"], drawn["sample"]) == (0, 0)
     assert (gain["id"], loss["id"]) == ("p1", "p2")
     assert gain["change"] == pytest.approx(0.3) and loss["change"] == pytest.approx(-0.2)
-    # Changes of p1 are 0, 0.2, 0.4, 0.6: 0.2 and 0.4 are equally near to 0.3, the first run wins.
-    assert (gain["seed"], gain["sample"], gain["pairs"]) == (0, 1, 4)
-    assert gain["rewrite"] == "Align-Pro of p1/0/1"
-    assert (gain["reward_before"], gain["reward_after"]) == (0.1, 0.3)
-    # Those of p2 are 0, 0, -0.4, -0.4, all equally near to -0.2: the first pair.
-    assert (loss["seed"], loss["sample"]) == (0, 0)
+    # Changes of p1 are 0, 0.2, 0.4 and 0.6.
+    assert (gain["seed"], gain["sample"], gain["pairs"], gain["own"]) == (1, 1, 4, 0.6)
+    assert gain["rewrite"] == "Align-Pro of p1/1/1"
+    assert (gain["reward_before"], gain["reward_after"]) == (0.1, 0.7)
+    # Those of p2 are 0, 0, -0.4 and -0.4: the first of the two that fell most.
+    assert (loss["seed"], loss["sample"], loss["own"]) == (1, 0, -0.4)
+
+
+def test_equal_changes_go_to_the_first_prompt_whatever_their_last_bit():
+    """0.3 - 0.1 and 0.8 - 0.6 differ in floating point."""
+    before, after = [[[0.6], [0.1], [0.0]]], [[[0.8], [0.3], [0.0]]]
+    table = example_table(before, after)
+    assert choose_examples(table, seed=0, drawn=1)["id"].iloc[1] == "p0"
+    assert choose_examples(table.iloc[::-1], seed=0, drawn=1)["id"].iloc[1] == "p0"
+    assert (0.8 - 0.6) != (0.3 - 0.1)
 
 
 def test_random_examples_follow_the_seed_and_not_the_rewards():

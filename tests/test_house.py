@@ -120,7 +120,7 @@ LAYERS = {
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6, "matrix_figures": 6,
     "ledger": 0, "stages": 4, "plan": 5,
-    "tables": 0, "theory_claims": 5, "scoreboard": 6,
+    "tables": 0, "theory_claims": 5, "measured_claims": 6, "scoreboard": 6,
     "experiments": 5, "matrix": 6, "__main__": 6, "__init__": 6,
 }  # fmt: skip
 

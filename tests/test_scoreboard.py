@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import numpy as np
@@ -12,15 +13,15 @@ import yaml
 from docutils.nodes import make_id
 from scipy.special import expit
 
+from alignpro import scoreboard
 from alignpro.config import load_preset
+from alignpro.measured_claims import MEASURES, sensitivity
 from alignpro.scoreboard import (
     CLAIMS,
-    MEASURES,
     board,
     elsewhere_rows,
     measured_rows,
     measured_verdict,
-    sensitivity,
     theory_rows,
     theory_verdict,
 )
@@ -213,3 +214,26 @@ def test_a_verdict_links_to_the_page_beside_the_scoreboard():
     html = board(elsewhere_rows(), ["place", "claim"]).to_html()
     page, anchor = CLAIMS["elsewhere"][0]["link"].split("#")
     assert f'<a href="../{page}.html#{anchor}">needs the H100</a>' in html
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"), [(0.55, "reproduced at CPU scale"), (0.45, "cannot be told apart")]
+)
+def test_a_study_of_reward_learning_counts_where_there_is_one(
+    tmp_path, preset, monkeypatch, low, verdict
+):
+    """Of two sizes the larger counts, and a coin's accuracy is no evidence."""
+    rows = [
+        ("expected accuracy", 10, 0.5, 0.4, 0.6),
+        ("expected accuracy", 90, 0.6, low, 0.65),
+        ("noise ceiling", 90, 0.8, 0.8, 0.8),
+    ]
+    table = pd.DataFrame(rows, columns=["measure", "pairs", "value", "low", "high"])
+    study = SimpleNamespace(accuracy=lambda: table)
+    monkeypatch.setattr(scoreboard, "read_study", lambda folder: study)
+    (tmp_path / "reward_learning" / "cpu-help-seed0").mkdir(parents=True)
+    found = verdicts(tmp_path, preset, noisy(0.5, 0.1, 1), noisy(0.5, 0.1, 2))
+    assert found["learned_reward"] == verdict
+    texts = measured_rows(preset, tmp_path).set_index(["key", "where"])["found"]
+    assert "+0.100" in texts["learned_reward", "help, P1F1"]
+    assert "90 pairs; the noise ceiling is +0.300" in texts["learned_reward", "help, P1F1"]

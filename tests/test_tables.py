@@ -62,10 +62,10 @@ def test_the_last_column_links_and_is_escaped():
 def test_an_example_has_both_prompts_answers_and_scores():
     example = pd.Series(
         {
-            "dataset": "help", "rule": "the largest loss", "change": -0.25, "pairs": 12, "seed": 2,
-            "sample": 3, "prompt": "Why?", "rewrite": "Why? " + NASTY, "response_before": "So.",
-            "response_after": NASTY, "ended_before": True, "ended_after": False,
-            "reward_before": 0.5, "reward_after": 0.25,
+            "dataset": "help", "rule": "the largest loss", "change": -0.2, "pairs": 12,
+            "own": -0.25, "seed": 2, "sample": 3, "prompt": "Why?", "rewrite": "Why? " + NASTY,
+            "response_before": "So.", "response_after": NASTY, "ended_before": True,
+            "ended_after": False, "reward_before": 0.5, "reward_after": 0.25,
         }
     )  # fmt: skip
     shown = Cells(example_table(example).to_html())
@@ -73,4 +73,4 @@ def test_an_example_has_both_prompts_answers_and_scores():
         *("Why?", "Why? " + NASTY, "So.", NASTY),
         *("by itself", "cut at the limit", "0.50", "0.25"),
     ]
-    assert "the largest loss" in shown.caption and "-0.25" in shown.caption
+    assert all(part in shown.caption for part in ("the largest loss", "-0.25", "-0.20 over 12"))
