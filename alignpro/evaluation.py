@@ -7,6 +7,7 @@ DataFrames, one row a response.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -179,6 +180,14 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("configuration")
 
 
+def _pair(table: pd.DataFrame, better: str, base: str) -> list[np.ndarray]:
+    """Rewards [runs, prompts, samples] of both configurations, in the same order."""
+    sides = [_rewards(table, name) for name in (better, base)]
+    if not sides[0].index.equals(sides[1].index):
+        raise ValueError(f"{better!r} and {base!r} have not answered the same prompts in each run")
+    return [side.to_numpy().reshape(*side.index.levshape, -1) for side in sides]
+
+
 # A difference of this many standard errors is found in four tests of five at the 5 % level.
 DETECTABLE = 1.96 + 0.84
 
@@ -193,11 +202,9 @@ def paired_gain(
     detectable (the least true difference that a test of this size finds with a power of 80 % at the
     5 % level); and the numbers of runs and prompts. Raises ValueError where the runs do not pair.
     """
-    sides = [_rewards(table, name).mean(axis=1) for name in (better, base)]
-    if not sides[0].index.equals(sides[1].index):
-        raise ValueError(f"{better!r} and {base!r} have not answered the same prompts in each run")
-    runs, prompts = sides[0].index.levshape
-    difference = (sides[0] - sides[1]).to_numpy().reshape(runs, prompts)
+    ours, theirs = _pair(table, better, base)
+    difference = ours.mean(axis=2) - theirs.mean(axis=2)
+    runs, prompts = difference.shape
     by_prompt, by_run = difference.mean(axis=0), difference.mean(axis=1)
     error = by_prompt.var(ddof=1) / prompts + (by_run.var(ddof=1) / runs if runs > 1 else 0.0)
     low, high = _interval(_resampled(difference, resamples, seed))
@@ -213,6 +220,27 @@ def paired_gain(
     }
 
 
+def variance_change(
+    table: pd.DataFrame, better: str, base: str, resamples: int, seed: int = 0
+) -> pd.DataFrame:
+    """Variance of the reward under `better` minus that under `base`, with 95 % intervals.
+
+    Rows: `variance`, that of all responses, and `within`, over the responses to one prompt. Columns
+    change, low, high: both sides see the same resampled prompts and runs. Raises ValueError where
+    the runs do not pair.
+    """
+    values = []
+    for rewards in _pair(table, better, base):
+        parts = rewards.mean(axis=2), (rewards**2).mean(axis=2), rewards.var(axis=2)
+        parts = np.stack(parts, axis=-1)  # [runs, prompts, 3]
+        draws = _resampled(parts, resamples, seed)
+        first, second, within = np.vstack([parts.mean(axis=(0, 1)), draws]).T
+        values.append(np.stack([second - first**2, within]))
+    changes = values[0] - values[1]
+    rows = [(change[0], *_interval(change[1:])) for change in changes]
+    return pd.DataFrame(rows, index=["variance", "within"], columns=["change", "low", "high"])
+
+
 def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
     """A row a run: mean reward of each configuration, and Align-Pro's gain over No Fine-Tuning.
 
@@ -225,3 +253,41 @@ def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFram
         gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
         rows[name] = {**means, **gain}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+
+
+RANDOM, LARGEST_GAIN, LARGEST_LOSS = "drawn at random", "the largest gain", "the largest loss"
+
+
+def choose_examples(table: pd.DataFrame, seed: int, drawn: int = 2) -> pd.DataFrame:
+    """Pairs of answers to show from the runs of one dataset, a row each, chosen by rules alone.
+
+    A pair is an answer under No Fine-Tuning and the one under Align-Pro of the same run and sample.
+    `drawn` prompts at random by `seed`, each with its first pair; the prompt whose mean reward over
+    all pairs rose most, with the pair that rose most; the one whose mean fell most (or rose least,
+    where none fell), with the pair that fell most. Ties go to the first id, run and sample.
+
+    Columns: rule, id, dataset, kind, seed, sample, prompt, rewrite, change (of the mean), pairs
+    (behind it), own (change of the pair shown), and response, reward and ended, each with `_before`
+    and `_after`. Raises ValueError where the two have not answered the same prompts equally often.
+    """
+    keys, told = ["id", "seed", "sample"], ["response", "reward", "ended"]
+    names = ("No Fine-Tuning", "Align-Pro")
+    before, after = (table[table["configuration"] == name] for name in names)
+    before = before[[*keys, "dataset", "kind", "prompt", *told]]
+    after = after[[*keys, "rewrite", *told]]
+    pairs = before.merge(after, on=keys, suffixes=("_before", "_after"), validate="1:1")
+    if not len(pairs) == len(before) == len(after):
+        raise ValueError(f"{' and '.join(names)} have not answered the same prompts equally often")
+    pairs = pairs.sort_values(keys, ignore_index=True)
+    # Rounded, so that what is equal ties whatever its last bit says.
+    pairs["own"] = (pairs["reward_after"] - pairs["reward_before"]).round(9)
+    by_prompt = pairs.groupby("id")["own"]
+    pairs["change"] = by_prompt.transform("mean").round(9)
+    pairs["pairs"] = by_prompt.transform("size")
+    first = pairs.drop_duplicates("id")
+    picks = random.Random(seed).sample(list(first.index), drawn)
+    for end in (pd.Series.idxmax, pd.Series.idxmin):
+        extreme = first.loc[end(first["change"]), "id"]
+        picks.append(end(pairs.loc[pairs["id"] == extreme, "own"]))
+    rules = [RANDOM] * drawn + [LARGEST_GAIN, LARGEST_LOSS]
+    return pairs.loc[picks].assign(rule=rules).reset_index(drop=True)

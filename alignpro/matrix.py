@@ -71,15 +71,17 @@ def reference_tables(
     return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}
 
 
-def matrix_table(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+def matrix_table(
+    preset_name: str, results: Path = RESULTS, files: Sequence[str] = ("evaluation", "best_of")
+) -> pd.DataFrame:
     """Every held-out response in `results/`, a row each, with its `architecture` and `seed`.
 
-    The oracle's architecture is the frozen LLM alone. Raises FileNotFoundError where nothing has
-    been run.
+    `files` names the tables of each run that are read. The oracle's architecture is the frozen LLM
+    alone. Raises FileNotFoundError where nothing has been run.
     """
     tables = [
         pd.read_parquet(path).assign(architecture=path.parts[-3])
-        for name in ("evaluation", "best_of")
+        for name in files
         for path in sorted((results / preset_name).glob(f"*/*/seed*/{name}.parquet"))
     ]
     if not tables:

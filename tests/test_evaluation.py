@@ -7,8 +7,12 @@ from scipy import stats
 
 from alignpro.data import Prompt
 from alignpro.evaluation import (
+    LARGEST_GAIN,
+    LARGEST_LOSS,
+    RANDOM,
     best_of,
     best_suffixes,
+    choose_examples,
     constant,
     evaluate,
     paired_gain,
@@ -16,6 +20,7 @@ from alignpro.evaluation import (
     prompt_means,
     summary,
     unchanged,
+    variance_change,
 )
 
 
@@ -208,3 +213,95 @@ def test_best_of_keeps_the_rewrite_whose_answer_scored_best():
     assert chosen == [f"Question {i}? {row.max()}" for i, row in enumerate(drawn)]
     assert frozen.seeds == [9], "one pass over all rewrites, with noise of its own"
     assert best_of(1, numbered, frozen, reward)(prompts, 7) == numbered(prompts, 7)
+
+
+def test_the_change_of_the_variance_by_hand():
+    """From answers 0 and 1 to answers ½ and 1: 1/4 -> 1/16, all of it within the prompts."""
+    table = table_of({"A": [[0.5, 1.0]] * 4, "B": [[0.0, 1.0]] * 4})
+    changes = variance_change(table, "A", "B", 200)
+    assert changes.loc["variance"].tolist() == pytest.approx([1 / 16 - 1 / 4] * 3)
+    assert changes.loc["within"].tolist() == pytest.approx([1 / 16 - 1 / 4] * 3)
+    across = table_of({"A": [[0.0, 0.0], [1.0, 1.0]], "B": [[0.0, 1.0], [0.0, 1.0]]})
+    changes = variance_change(across, "A", "B", 200)
+    assert changes["change"].tolist() == pytest.approx([0, -1 / 4])
+
+
+def test_the_change_of_the_variance_is_the_difference_of_two_summaries():
+    rng = np.random.default_rng(6)
+    table = runs_of({"A": rng.random((2, 20, 4)), "B": rng.random((2, 20, 4)) ** 2})
+    parts = summary(table, 100).loc[["A", "B"], ["variance", "within"]]
+    changes = variance_change(table, "A", "B", 2000)
+    assert changes["change"].tolist() == pytest.approx((parts.loc["A"] - parts.loc["B"]).tolist())
+    assert (changes["low"] < changes["change"]).all() and (
+        changes["change"] < changes["high"]
+    ).all()
+
+
+def test_what_both_sides_share_does_not_widen_the_interval_of_the_variance():
+    """Prompts differ a lot, and both configurations alike: only a paired interval is narrow."""
+    rng = np.random.default_rng(7)
+    easy = rng.choice([0.0, 1.0], size=(60, 1))
+    noise = rng.normal(0, 0.01, (60, 4))
+    table = table_of({"A": easy + noise, "B": easy - noise})
+    paired = variance_change(table, "A", "B", 500).loc["variance"]
+    alone = summary(table, 500).loc["A"]
+    width = paired["high"] - paired["low"]
+    assert width < (alone["variance_high"] - alone["variance_low"]) / 4
+
+
+def test_the_variance_of_runs_that_do_not_pair_is_refused():
+    table = table_of({"A": [[0.0], [1.0]], "B": [[0.0]]})
+    with pytest.raises(ValueError, match="not answered the same prompts"):
+        variance_change(table, "A", "B", 10)
+
+
+def example_table(before, after):
+    """Two runs as `matrix_table` has them, from rewards [runs, prompts, samples] of both sides."""
+    table = runs_of({"No Fine-Tuning": np.array(before), "Align-Pro": np.array(after)})
+    place = table["id"] + "/" + table["seed"].astype(str) + "/" + table["sample"].astype(str)
+    texts = {"dataset": "help", "prompt": table["id"], "ended": True}
+    return table.assign(
+        **texts, rewrite=table["configuration"] + " of " + place, response="answer to " + place
+    )
+
+
+def test_examples_are_chosen_by_the_rules():
+    """Mean changes by prompt: p0 +0.1, p1 +0.3, p2 -0.2; two runs of two samples."""
+    before = [[[0.5, 0.5], [0.1, 0.1], [0.6, 0.6]]] * 2
+    after = [[[0.6, 0.6], [0.1, 0.3], [0.6, 0.6]], [[0.6, 0.6], [0.5, 0.7], [0.2, 0.2]]]
+    table = example_table(before, after)
+    chosen = choose_examples(table.sample(frac=1, random_state=0), seed=0, drawn=1)
+    assert chosen["rule"].tolist() == [RANDOM, LARGEST_GAIN, LARGEST_LOSS]
+    drawn, gain, loss = (row for _, row in chosen.iterrows())
+    assert (drawn["seed"], drawn["sample"]) == (0, 0)
+    assert (gain["id"], loss["id"]) == ("p1", "p2")
+    assert gain["change"] == pytest.approx(0.3) and loss["change"] == pytest.approx(-0.2)
+    # Changes of p1 are 0, 0.2, 0.4 and 0.6.
+    assert (gain["seed"], gain["sample"], gain["pairs"], gain["own"]) == (1, 1, 4, 0.6)
+    assert gain["rewrite"] == "Align-Pro of p1/1/1"
+    assert (gain["reward_before"], gain["reward_after"]) == (0.1, 0.7)
+    # Those of p2 are 0, 0, -0.4 and -0.4: the first of the two that fell most.
+    assert (loss["seed"], loss["sample"], loss["own"]) == (1, 0, -0.4)
+
+
+def test_equal_changes_go_to_the_first_prompt_whatever_their_last_bit():
+    """0.3 - 0.1 and 0.8 - 0.6 differ in floating point."""
+    before, after = [[[0.6], [0.1], [0.0]]], [[[0.8], [0.3], [0.0]]]
+    table = example_table(before, after)
+    assert choose_examples(table, seed=0, drawn=1)["id"].iloc[1] == "p0"
+    assert choose_examples(table.iloc[::-1], seed=0, drawn=1)["id"].iloc[1] == "p0"
+    assert (0.8 - 0.6) != (0.3 - 0.1)
+
+
+def test_random_examples_follow_the_seed_and_not_the_rewards():
+    rng = np.random.default_rng(8)
+    one, other = (example_table(*rng.random((2, 1, 40, 2))) for _ in range(2))
+    ids = [choose_examples(t, seed=3, drawn=3)["id"][:3].tolist() for t in (one, other)]
+    assert ids[0] == ids[1] and len(set(ids[0])) == 3
+    assert ids[0] != choose_examples(one, seed=4, drawn=3)["id"][:3].tolist()
+
+
+def test_examples_of_answers_that_do_not_pair_are_refused():
+    table = example_table(np.zeros((1, 2, 2)), np.ones((1, 2, 2)))
+    with pytest.raises(ValueError, match="equally often"):
+        choose_examples(table.iloc[:-1], seed=0, drawn=1)
