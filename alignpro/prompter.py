@@ -30,10 +30,9 @@ META_PROMPT = {
 }
 
 # The warm start teaches the prompter to write *some* short instruction: these, whatever the prompt.
-# PPO has to find who is served by what. The sentences written for a kind of question, below, are
-# not among them, though "Put it in one line." may serve definitions as well. They differ in what they
-# earn, since the spread of the reward under ρ_sft is all that prompting has to work with (C5);
-# picked on training prompts.
+# PPO has to find who is served by what; the sentences written for a kind of question, below, are
+# not among them. They differ in what they earn, since the spread of the reward under ρ_sft is all
+# that prompting has to work with (C5), and each opens in its own way. Picked on training prompts.
 NEUTRAL_MENU = (
     "Keep it short.",
     "Use simple words.",
