@@ -302,7 +302,8 @@ class Cell:
         prompts = self.prompts("train")
         ppo.Trainer(policy, prompts, messages, score, config, run).train(progress)
         if self.process.is_main_process:
-            save()
+            with run.writing("the trained adapter"):
+                save()
             rows = run.read("metrics.jsonl")
             seconds = sum(row[name] for row in rows for name in STEP_PARTS)
             trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
@@ -393,5 +394,7 @@ class Cell:
             if run.finished:
                 folder.mkdir(parents=True, exist_ok=True)
                 for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
-                    shutil.copyfile(path, folder / path.name)
+                    partial = folder / f"{path.name}.partial"
+                    shutil.copyfile(path, partial)
+                    partial.rename(folder / path.name)
         return folder

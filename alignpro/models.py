@@ -97,8 +97,19 @@ def load(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
     model.requires_grad_(False)
     return model.eval().to(device()), tokenizer
+
+
+def _contiguous(head: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """The head's input laid out anew: models hand it a slice, the last positions of each row.
+
+    PyTorch multiplies such a slice row by row, and in bfloat16 on a CPU copies the head for each.
+    """
+    return tuple(x.contiguous() for x in states)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ when whole: they are written beside it and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import inspect
@@ -15,7 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -145,11 +146,27 @@ class Run:
 
     def finish(self, **facts: object) -> None:
         """Write the run card: the cell, its provenance and `facts` such as the wall time."""
-        write_json(self.folder / "card.json", {**self.cell, **facts, **provenance()})
+        with self.writing("card.json"):
+            write_json(self.folder / "card.json", {**self.cell, **facts, **provenance()})
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Within: `name` cannot be written, as on a full disk? A RunError says how to go on."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            whole = sorted((self.folder / "checkpoints").glob("step-*.safetensors"))
+            left = f"{whole[-1].name} is whole, and" if whole else "no checkpoint was reached, but"
+            raise RunError(
+                f"cannot write {name} in {self.folder}: {error}. The run stops; {left} once there "
+                "is room on this disk the same command goes on"
+            ) from error
 
     def append(self, name: str, rows: Sequence[dict]) -> None:
         """Add `rows` to the JSONL file `name`, at once on disk."""
-        with open(self.folder / name, "a", encoding="utf-8") as file:
+        with self.writing(name), open(self.folder / name, "a", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
@@ -175,22 +192,21 @@ class Run:
             if row["step"] <= step:
                 kept.append(line + "\n")
         partial = path.with_name(f"{name}.partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, path)
+        with self.writing(name):
+            partial.write_text("".join(kept), encoding="utf-8")
+            os.replace(partial, path)
 
     def save_checkpoint(self, step: int, tensors: dict, name: str = "step") -> None:
         """Keep `tensors` (a flat dict) as the state after `step`; the two newest of `name` stay."""
         from safetensors.torch import save_file
 
         target = self.folder / "checkpoints" / f"{name}-{step:06d}.safetensors"
-        target.parent.mkdir(exist_ok=True)
         partial = target.with_suffix(".partial")
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-            partial,
-            metadata={"step": str(step), "run": self.folder.name},
-        )
-        os.replace(partial, target)
+        whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        with self.writing(f"checkpoints/{target.name}"):
+            target.parent.mkdir(exist_ok=True)
+            save_file(whole, partial, metadata={"step": str(step), "run": self.folder.name})
+            os.replace(partial, target)
         for old in sorted(target.parent.glob(f"{name}-*.safetensors"))[:-2]:
             old.unlink()
 

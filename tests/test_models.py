@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignpro import models
 from alignpro.config import ModelSpec, load_preset
@@ -168,3 +169,21 @@ def test_processes_wait_for_one_another_longer_than_an_evaluation_takes():
         text=True,
     )
     assert float(done.stdout) >= 12 * 3600, done.stderr
+
+
+def test_the_head_is_multiplied_once_and_not_row_by_row(load_tiny):
+    """A slice of the last positions would be, in bfloat16 on a CPU with a copy of it each."""
+    products = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.shape[-1:] == (model.config.vocab_size,):
+                products.append(function.name())
+            return out
+
+    model, _ = load_tiny("llama")
+    ids = torch.arange(24).reshape(4, 6)
+    with torch.no_grad(), Watch():
+        model(ids, logits_to_keep=3)
+    assert any("mm" in name for name in products) and "aten::bmm" not in products
