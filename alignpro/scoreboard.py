@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 from pandas.io.formats.style import Styler
 
-from alignpro.config import Preset
+from alignpro.config import Preset, run_as
 from alignpro.experiments import RESULTS
 from alignpro.matrix import matrix_table
 from alignpro.measured_claims import MEASURES, Found
@@ -68,12 +68,13 @@ def theory_rows(instances: int, seed: int = 0) -> pd.DataFrame:
 
 
 def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
-    """A row a measured claim, architecture and dataset of `preset`, as far as `results` goes.
+    """A row a measured claim, architecture that is run and dataset, as far as `results` goes.
 
     value, low and high are numbers, NaN where there are none; `found` has them as text, with what
     they rest on. Raises FileNotFoundError where nothing of the preset has been run.
     """
-    cells = [(pair, dataset) for pair in preset.architectures for dataset in preset.datasets]
+    pairs = dict.fromkeys(run_as(preset).values())
+    cells = [(pair, dataset) for pair in pairs for dataset in preset.datasets]
     tables = {
         reads: matrix_table(preset.name, results, [name])
         for reads, name in (("answers", "evaluation"), ("suffixes", "suffixes"))
