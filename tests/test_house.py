@@ -58,11 +58,13 @@ def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
 
 
 def test_every_notebook_stands_in_the_table_of_contents_in_reading_order():
+    """Once each; within a part the chapters' numbers rise, a chapter's sections have any."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert [f for f in files if f.startswith("notebooks/")] == [
-        f"notebooks/{source.stem}" for source in SOURCES
-    ]
+    parts = [part["chapters"] for part in toc["parts"]]
+    chapters = [[c["file"] for c in part if "notebooks/" in c["file"]] for part in parts]
+    sections = [s["file"] for part in parts for c in part for s in c.get("sections", [])]
+    assert all(part == sorted(part) for part in chapters)
+    assert sorted(sum(chapters, sections)) == [f"notebooks/{source.stem}" for source in SOURCES]
 
 
 def test_every_name_in_pyproject_has_one_exact_pin():
@@ -110,7 +112,8 @@ LAYERS = {
     "replies": 0, "endpoint": 3,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6, "matrix_figures": 6,
-    "ledger": 0, "stages": 4, "plan": 5,
+    "ledger": 0, "stages": 4, "plan": 5, "speed": 0, "speed_figures": 5,
+    "oracle": 6, "oracle_figures": 6,
     "experiments": 5, "matrix": 6, "__main__": 6, "__init__": 6,
 }  # fmt: skip
 
