@@ -137,8 +137,8 @@ table(speed.trial_table)
 # %% [markdown]
 # *Time without over time with: above 1 it saves time. The dot is the median, the bar the range over
 # rounds.* Where the rounds lie on both sides of 1 nothing was seen, and below 1 it failed. A ratio is
-# that of the named part alone and of this machine: one with AMX tiles computes a whole model in bf16
-# fast, and one without AVX512-BF16 gains nothing beside the adapter.
+# that of the named part alone and of this machine: bf16 gains most with AMX tiles, something with
+# AVX512-BF16, and nothing without either.
 #
 # * **8-bit products**: one scale an output and one a row, sums in integers, so that no row's result
 #   depends on its batch. Only where nothing is trained.
@@ -148,11 +148,12 @@ table(speed.trial_table)
 # * **Shared prefix read once**: the meta-prompt and the chat template open every query alike.
 # * **Trunk computed once**: the layers below the first adapted one are the same for the policy, its
 #   reference and every epoch.
-# * **bf16 products beside the adapter**: only the products, with float32 around them. *The whole model
-#   in bf16* rounds everything, and is the faster of the two only with AMX.
+# * **bf16 products beside the adapter**: only the products, with float32 around them; its gain comes on
+#   top of that of the 8-bit products below. *The whole model in bf16*, which rounds everything, is the
+#   alternative to both. It is taken with AMX only; its row says what that forgoes here.
 # * **One product for the head**: a model asked for its last positions multiplies a slice that is not
 #   contiguous; PyTorch does it row by row, and in bf16 on a CPU copies the whole head for every row.
-#   Laid out anew, the slice is multiplied at once, to the same digits.
+#   Laid out anew, the slice is multiplied at once.
 # * **The adapter switched off**: the reference needs no second copy in memory, and can use the trunk.
 #   What stands against it is that a copy could run wholly in 8 bits.
 #
