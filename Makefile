@@ -32,7 +32,7 @@ test: .venv/installed ## run all tests
 reproduce: .venv/installed ## train and evaluate every dataset and seed of the cpu preset, resumably
 	@$(BIN)/python -m alignpro reproduce --preset cpu $(ARGS)
 
-bench: .venv/installed ## time a PPO step and the sampler against TRL and transformers (about 10 minutes)
+bench: .venv/installed ## time PPO, sampling and each optimisation against TRL and transformers (10 minutes)
 	@$(BIN)/python tools/bench.py
 
 setups: .venv/installed ## run each notebook in a new environment, set up by its own first cell alone

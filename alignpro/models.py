@@ -59,9 +59,9 @@ def device() -> torch.device:
 def dtype() -> torch.dtype:
     """bfloat16 on GPUs that compute in it and on CPUs with AMX tiles, float32 elsewhere.
 
-    AVX512-BF16 alone does not count: without tiles, only the products gain (`to_bf16`). Nor
-    does a GPU that emulates bf16, such as Colab's T4; float16, which it computes in, has too small
-    a range for the activations of some models.
+    AVX512-BF16 alone does not count: there `to_int8` and `to_bf16` change the products, and what
+    is around them stays in float32. Nor does a GPU that emulates bf16, such as Colab's T4;
+    float16, which it computes in, has too small a range for the activations of some models.
     """
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -209,8 +209,7 @@ class Bf16Linear(torch.nn.Module):
 def to_bf16(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
     """`model`, adapters in place, with bf16 products in what `to_int8` left, likewise in place.
 
-    Only on CPUs with AVX512-BF16. The products alone are twice as fast there; a whole model in
-    bf16 is not, without AMX: its attention and its sums are slower than in float32.
+    Only on CPUs with AVX512-BF16, which computes them about twice as fast.
     """
     if not spec.int8 or device().type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
         return model

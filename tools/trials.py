@@ -1,0 +1,193 @@
+"""What `bench.py` tries one by one: each optimisation's work without it and with it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+from contenders import MINIBATCH, settings
+from transformers.cache_utils import DynamicLayer
+
+from alignpro import logprobs, models
+from alignpro.experiments import Cell
+from alignpro.generation import Policy, filter_logits
+from alignpro.prompter import NEUTRAL_MENU, Prompter
+
+Work = Callable[[], object]
+# Part and name of an optimisation: the work without it and with it.
+Pairs = dict[tuple[str, str], tuple[Work, Work]]
+
+
+def _sorted_filter(logits, temperature, top_k, top_p):
+    """The whole vocabulary sorted, as transformers does it: the way not taken."""
+    if top_k:
+        floor = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < floor, float("-inf"))
+    return filter_logits(logits, temperature, 0, top_p)
+
+
+def under(patch: Callable[[], contextlib.AbstractContextManager], work: Work) -> Work:
+    """`work`, done within a fresh `patch`."""
+
+    def run():
+        with patch():
+            work()
+
+    return run
+
+
+def minibatch(prompter: Prompter, prompts: list) -> logprobs.Batch:
+    """Suffixes of the menu as completions."""
+    tokenizer = prompter.policy.tokenizer
+    written = [tokenizer.encode(s, add_special_tokens=False) for s in NEUTRAL_MENU]
+    queries = prompter.policy.encode(prompter.messages(prompts))
+    ends = [[*s, tokenizer.eos_token_id] for s in written]
+    completions = [ends[i % len(ends)] for i in range(len(queries))]
+    model = prompter.policy.model
+    return logprobs.make_batch(queries, completions, tokenizer.pad_token_id, model.device)
+
+
+def learner(prompter: Prompter, prompts: list) -> Work:
+    """What PPO does with one minibatch: trunk, policy, reference, and an epoch of the update."""
+    model, pad = prompter.policy.model, prompter.policy.tokenizer.pad_token_id
+
+    def learn():
+        batch = logprobs.with_trunk(model, minibatch(prompter, prompts), pad)
+        with torch.no_grad():
+            logprobs.forward(model, batch, pad)
+            with model.disable_adapter():
+                logprobs.forward(model, batch, pad)
+        logprobs.forward(model, batch, pad)[0].sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    return learn
+
+
+def patched(name: str, value: object) -> Callable[[], contextlib.AbstractContextManager]:
+    """A patch of `alignpro.name`, to be entered again and again."""
+    return lambda: mock.patch(f"alignpro.{name}", value)
+
+
+def sampling_pairs(root: Path, preset: str) -> Pairs:
+    """Sampling, without and with each optimisation; answers are cut at half of their length."""
+    eight, exact = (Cell(settings(preset, int8=i), "help", 0, root=root) for i in (True, False))
+    prompts = eight.prompts("train")[:MINIBATCH]
+    prompter, frozen = eight._untrained(progress=False), eight.frozen
+    half = dataclasses.replace(frozen.sampling, max_new_tokens=frozen.sampling.max_new_tokens // 2)
+    frozen.sampling = half
+
+    def loaded(precision: torch.dtype) -> Policy:
+        model, tokenizer = models.load(exact.preset.models["F1"], precision=precision)
+        return Policy(model, tokenizer, half, MINIBATCH)
+
+    def answers(policy: Policy) -> Work:
+        return lambda: policy.generate([str(x) for x in prompts], seed=0)
+
+    def writes():
+        prompter(prompts, seed=0)
+
+    def endless():
+        return mock.patch.object(prompter.policy, "eos_ids", torch.tensor([], dtype=torch.long))
+
+    fp32, sampled, part = answers(loaded(torch.float32)), answers(frozen), "frozen LLM"
+    whole = under(patched("generation.filter_logits", _sorted_filter), sampled)
+    stock = under(patched("generation.GrowingLayer", DynamicLayer), sampled)
+    apart = under(patched("generation.shared_prefix", lambda encoded: 0), writes)
+    return {
+        (part, "8-bit products"): (fp32, sampled),
+        (part, "top-k before the sort"): (whole, sampled),
+        (part, "a cache that grows in chunks"): (stock, sampled),
+        (part, "the whole model in bf16"): (fp32, answers(loaded(torch.bfloat16))),
+        ("rollout", "shared prefix read once"): (apart, writes),
+        ("rollout", "rows leave the batch as they end"): (under(endless, writes), writes),
+    }
+
+
+def learning_pairs(root: Path, preset: str) -> Pairs:
+    """Log-probabilities and update, without and with each optimisation."""
+    eight, exact = (Cell(settings(preset, int8=i), "help", 0, root=root) for i in (True, False))
+    prompts, part = eight.prompts("train")[:MINIBATCH], "log-probabilities and update"
+    ours, fp32 = eight._untrained(progress=False), exact._untrained(progress=False)
+    with patched("models.to_bf16", lambda model, spec: model)():
+        below = eight._untrained(progress=False)
+    with patched("models.dtype", lambda: torch.bfloat16)():
+        half = exact._untrained(progress=False)
+    learn, exactly, learn_below = (learner(p, prompts) for p in (ours, fp32, below))
+    once = "one product for the head, not one a row"
+    apart = under(patched("logprobs.shared_prefix", lambda encoded: 0), learn)
+    again = under(patched("logprobs.with_trunk", lambda model, batch, pad: batch), learn)
+    return {
+        (part, "trunk computed once"): (again, learn),
+        (part, "shared prefix read once"): (apart, learn),
+        (part, "8-bit products below the adapter"): (exactly, learn_below),
+        (part, "bf16 products beside the adapter"): (learn_below, learn),
+        (part, "the whole model in bf16"): (exactly, learner(half, prompts)),
+        ("fp32 log-probabilities", once): heads(fp32, prompts),
+        # Without it each row copies the head: a few rows are enough to see that.
+        ("bf16 log-probabilities", once): heads(half, prompts[:4]),
+        ("reference", "the adapter switched off, no second model"): references(
+            ours, eight.frozen, prompts
+        ),
+    }
+
+
+def heads(prompter: Prompter, prompts: list) -> tuple[Work, Work]:
+    """Log-probabilities with the head's input as models hand it on, and laid out anew."""
+    model, pad = prompter.policy.model, prompter.policy.tokenizer.pad_token_id
+    batch, head = minibatch(prompter, prompts), model.get_output_embeddings()
+
+    @torch.no_grad()
+    def log_probs():
+        logprobs.forward(model, batch, pad)
+
+    return under(lambda: mock.patch.object(head, "_forward_pre_hooks", {}), log_probs), log_probs
+
+
+def references(prompter: Prompter, copy: Policy, prompts: list) -> tuple[Work, Work]:
+    """The reference's log-probabilities by a second model, and by the first without its adapter."""
+    model, pad = prompter.policy.model, prompter.policy.tokenizer.pad_token_id
+    whole = minibatch(prompter, prompts)
+    batch = logprobs.with_trunk(model, whole, pad)
+
+    @torch.no_grad()
+    def second():
+        logprobs.forward(copy.model, whole, pad)
+
+    @torch.no_grad()
+    def switched_off():
+        with model.disable_adapter():
+            logprobs.forward(model, batch, pad)
+
+    return second, switched_off
+
+
+def seconds(work: Work) -> float:
+    """How long `work` takes."""
+    started = time.perf_counter()
+    work()
+    return round(time.perf_counter() - started, 4)
+
+
+def trials(root: Path, preset: str) -> Callable[[], list[dict]]:
+    """Seconds without and with each optimisation, the two in turns."""
+    pairs = sampling_pairs(root, preset) | learning_pairs(root, preset)
+    turns = itertools.count()
+    for _, taken in pairs.values():
+        taken()
+
+    def measure() -> list[dict]:
+        rows, turn = [], next(turns)
+        for (part, trial), works in pairs.items():
+            # Who goes first alternates: the second finds a warmer machine.
+            spent = {i: seconds(works[i]) for i in ((0, 1) if turn % 2 else (1, 0))}
+            rows.append({"trial": trial, "part": part, "without": spent[0], "with": spent[1]})
+            print(f"  {f'{part}: {trial}':70} ×{spent[0] / spent[1]:.2f}", flush=True)
+        return rows
+
+    return measure
