@@ -96,6 +96,9 @@ cells = matrix_summary(shown, settings.evaluation.resamples).set_index("configur
 cells = cells.loc[[name for name in order if name in cells.index]]
 figures.mean_reward(cells, dataset);
 
+# %% [markdown]
+# *Mean reward of held-out answers by configuration, with 95 % intervals over prompts and runs.*
+
 # %%
 cells[["mean", "mean_low", "mean_high", "variance", "runs", "prompts", "samples"]].round(3)
 

@@ -120,7 +120,6 @@ LAYERS = {
     "replies": 0, "endpoint": 3,
     "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
     "local_judge": 5, "table1": 6, "judging_figures": 6, "matrix_figures": 6,
-    "ledger": 0, "stages": 4, "plan": 5,
     "tables": 0, "theory_claims": 5, "measured_claims": 6, "scoreboard": 6,
     "ledger": 0, "stages": 4, "plan": 5, "speed": 0, "speed_figures": 5,
     "oracle": 6, "oracle_figures": 6,
@@ -214,10 +213,11 @@ def test_an_unchanged_notebook_is_skipped_and_a_changed_one_is_not(small_book, c
 def test_a_caption_becomes_the_alt_text_of_the_figure_above_it():
     drawn = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
     figure = nbformat.v4.new_code_cell("draw();", outputs=[drawn])
+    other = nbformat.v4.new_code_cell("draw();", outputs=[drawn])
     table = nbformat.v4.new_code_cell("table", outputs=[])
     below = nbformat.v4.new_markdown_cell("*One line,\nand another.* Then what it means.")
     bold = nbformat.v4.new_markdown_cell("**Summary.** Not a caption.")
-    notebook = nbformat.v4.new_notebook(cells=[figure, below, table, below, figure.copy(), bold])
+    notebook = nbformat.v4.new_notebook(cells=[figure, below, table, below, other, bold])
     book.describe_figures(notebook)
     told = [c.metadata.get("mystnb", {}).get("image", {}).get("alt") for c in notebook.cells]
     assert told == ["One line, and another.", None, None, None, None, None]
