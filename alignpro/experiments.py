@@ -199,29 +199,27 @@ class Cell:
                 "that can be loaded here and leave `endpoint` out, or do without the oracle"
             )
         folder = run.folder / "policy"
+        self._frozen = None  # π_F and a trained copy of it may not fit side by side
         if not run.finished:
-            self._frozen = None  # π_F and the copy of it that is trained may not fit side by side
-            model, tokenizer = self._trainable(1)
-            adapted = self._adapted(model, 1, "oracle")
-            policy = Policy(
-                adapted,
-                tokenizer,
-                as_it_is(self.preset.frozen, self.preset.frozen.max_new_tokens),
-                self.preset.generation_batch,
-            )
-            config = dataclasses.replace(self.preset.ppo, **dataclasses.asdict(self.preset.rlhf))
-            self._fit(
-                run,
-                config,
-                policy,
-                lambda prompts: [[{"role": "user", "content": str(x)}] for x in prompts],
-                self._score_answers,
-                lambda: adapted.save_pretrained(folder, safe_serialization=True),
-                progress,
-            )
+            self._fit_oracle(folder, progress)
         model, tokenizer = models.load(spec)
         model = models.to_int8(merge_adapter(model, folder), spec)
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
+
+    def _fit_oracle(self, folder: Path, progress: bool) -> None:
+        """The training of `train_oracle`; what it holds in memory is free again afterwards."""
+        model, tokenizer = self._trainable(1)
+        adapted = self._adapted(model, 1, "oracle")
+        sampling = as_it_is(self.preset.frozen, self.preset.frozen.max_new_tokens)
+        self._fit(
+            self.oracle_run,
+            dataclasses.replace(self.preset.ppo, **dataclasses.asdict(self.preset.rlhf)),
+            Policy(adapted, tokenizer, sampling, self.preset.generation_batch),
+            lambda prompts: [[{"role": "user", "content": str(x)}] for x in prompts],
+            self._score_answers,
+            lambda: adapted.save_pretrained(folder, safe_serialization=True),
+            progress,
+        )
 
     def evaluate(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of Align-Pro and every baseline, a row a response.

@@ -236,14 +236,14 @@ class Plan:
             }
             for stage in stages
         ]
-        # Evaluation has two: the untrained prompter beside the trained one, the frozen LLM of
-        # Align-Pro's evaluation beside the oracle.
+        # Align-Pro's evaluation has two prompters, the untrained one beside the trained one.
+        prompters = 2 if configuration == "Align-Pro" else 1
         largest = max(asked, key=lambda stage: sum(_transient(stage).values()))
         rows.append(
             {
                 "stage": "evaluation",
-                "weights": weights + held.weights,
-                "adapter": 2 * held.trained,
+                "weights": weights + (prompters - 1) * held.weights,
+                "adapter": prompters * held.trained,
                 "optimizer": 0,
                 **_transient(largest),
             }

@@ -49,7 +49,7 @@ class Ours:
 
     def __init__(self, root: Path, preset: str, int8: bool):
         self.cell = Cell(settings(preset, int8), "help", 0, root=root)
-        prompter = self.cell._untrained(progress=False)
+        prompter = self.cell.untrained(progress=False)
         self.trainer = ppo.Trainer(
             prompter.policy,
             self.cell.prompts("train"),
@@ -72,7 +72,7 @@ class TRLs:
 
     def __init__(self, root: Path, preset: str, best: bool):
         cell = Cell(settings(preset, int8=False), "help", 0, root=root)
-        prompter = cell._untrained(progress=False)
+        prompter = cell.untrained(progress=False)
         policy, tokenizer = prompter.policy.model, prompter.policy.tokenizer
         prompts = cell.prompts("train")
         queries = prompter.policy.encode(prompter.messages(prompts))

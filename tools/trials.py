@@ -78,7 +78,7 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
     """Sampling, without and with each optimisation; answers are cut at half of their length."""
     eight, exact = (Cell(settings(preset, int8=i), "help", 0, root=root) for i in (True, False))
     prompts = eight.prompts("train")[:MINIBATCH]
-    prompter, frozen = eight._untrained(progress=False), eight.frozen
+    prompter, frozen = eight.untrained(progress=False), eight.frozen
     half = dataclasses.replace(frozen.sampling, max_new_tokens=frozen.sampling.max_new_tokens // 2)
     frozen.sampling = half
 
@@ -113,11 +113,11 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
     """Log-probabilities and update, without and with each optimisation."""
     eight, exact = (Cell(settings(preset, int8=i), "help", 0, root=root) for i in (True, False))
     prompts, part = eight.prompts("train")[:MINIBATCH], "log-probabilities and update"
-    ours, fp32 = eight._untrained(progress=False), exact._untrained(progress=False)
+    ours, fp32 = eight.untrained(progress=False), exact.untrained(progress=False)
     with patched("models.to_bf16", lambda model, spec: model)():
-        below = eight._untrained(progress=False)
+        below = eight.untrained(progress=False)
     with patched("models.dtype", lambda: torch.bfloat16)():
-        half = exact._untrained(progress=False)
+        half = exact.untrained(progress=False)
     learn, exactly, learn_below = (learner(p, prompts) for p in (ours, fp32, below))
     once = "one product for the head, not one a row"
     apart = under(patched("logprobs.shared_prefix", lambda encoded: 0), learn)
