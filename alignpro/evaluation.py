@@ -126,6 +126,20 @@ def _rewards(table: pd.DataFrame, configuration: str) -> pd.DataFrame:
     return wide
 
 
+def reward_array(table: pd.DataFrame, configuration: str) -> np.ndarray:
+    """Rewards [runs, prompts, samples] of one configuration, runs by seed and prompts by id.
+
+    A table without `seed` is one run. Raises ValueError where a run has not answered the prompts
+    that the others have, or some prompt has fewer answers.
+    """
+    return _array(_rewards(table, configuration))
+
+
+def _array(wide: pd.DataFrame) -> np.ndarray:
+    """What `_rewards` returns, as [runs, prompts, samples]."""
+    return wide.to_numpy().reshape(*wide.index.levshape, -1)
+
+
 def _resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Bootstrap means [resamples, ...] of `values` [runs, prompts, ...], over runs and prompts.
 
@@ -153,8 +167,7 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for name in table["configuration"].unique():
-        wide = _rewards(table, name)
-        rewards = wide.to_numpy().reshape(*wide.index.levshape, -1)
+        rewards = reward_array(table, name)
         moments = np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2)], axis=-1)
         first, second = _resampled(moments, resamples, seed).T
         mean_low, mean_high = _interval(first)
@@ -185,7 +198,7 @@ def _pair(table: pd.DataFrame, better: str, base: str) -> list[np.ndarray]:
     sides = [_rewards(table, name) for name in (better, base)]
     if not sides[0].index.equals(sides[1].index):
         raise ValueError(f"{better!r} and {base!r} have not answered the same prompts in each run")
-    return [side.to_numpy().reshape(*side.index.levshape, -1) for side in sides]
+    return [_array(side) for side in sides]
 
 
 # A difference of this many standard errors is found in four tests of five at the 5 % level.

@@ -32,6 +32,14 @@ KIND_LABELS = {
     "reason": "reason",
     "yesno": "yes or no",
 }
+STEP_LABELS = {
+    "rollout": "rollout",
+    "frozen": "frozen LLM",
+    "reward": "reward",
+    "policy": "policy and values",
+    "reference": "reference",
+    "update": "update",
+}
 
 
 def use_style() -> None:
@@ -117,20 +125,13 @@ def learning_curve(metrics: pd.DataFrame, baselines: dict[str, float] | None = N
 
 def step_times(metrics: pd.DataFrame) -> Figure:
     """Median seconds of each part of a PPO step, as one stacked bar."""
-    parts = {
-        "time/rollout": "rollout",
-        "time/frozen": "frozen LLM",
-        "time/reward": "reward",
-        "time/policy": "policy and values",
-        "time/reference": "reference",
-        "time/update": "update",
-    }
-    seconds = metrics[list(parts)].median()
+    seconds = metrics[[f"time/{part}" for part in STEP_LABELS]].median()
     figure, axes = plt.subplots(figsize=(9, 1.9))
     left = 0.0
-    for (name, label), color in zip(parts.items(), sns.color_palette("colorblind", len(parts))):
-        axes.barh(0, seconds[name], left=left, color=color, label=f"{label} {seconds[name]:.1f} s")
-        left += seconds[name]
+    colors = sns.color_palette("colorblind", len(STEP_LABELS))
+    for label, took, color in zip(STEP_LABELS.values(), seconds, colors):
+        axes.barh(0, took, left=left, color=color, label=f"{label} {took:.1f} s")
+        left += took
     axes.set(yticks=[], xlabel="median seconds of a step", title=f"One step takes {left:.1f} s")
     axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.5), fontsize=9)
     return figure

@@ -71,6 +71,11 @@ def reference_tables(
     return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}
 
 
+def kept_preset(preset_name: str, results: Path = RESULTS) -> str:
+    """The preset whose runs a page shows: `preset_name`, or "cpu" where that keeps none."""
+    return preset_name if (results / preset_name).is_dir() else "cpu"
+
+
 def matrix_table(
     preset_name: str, results: Path = RESULTS, files: Sequence[str] = ("evaluation", "best_of")
 ) -> pd.DataFrame:

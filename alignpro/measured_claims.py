@@ -14,9 +14,8 @@ from alignpro.estimators import bootstrap_interval
 from alignpro.evaluation import paired_gain, variance_change
 from alignpro.judging import report
 from alignpro.reward_study import Study
-from alignpro.table1 import judged
+from alignpro.table1 import MARGIN, judged
 
-MARGIN = 0.05  # within which the reward judge calls a tie, as in the chapter on judging
 ALIGN_PRO, BASE, ORACLE = "Align-Pro", "No Fine-Tuning", "RLHF"
 
 Found = tuple[float, float, float, str]  # value, low, high, and what they rest on

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from alignpro.estimators import Front
+from alignpro.evaluation import reward_array
 from alignpro.experiments import STEP_PARTS
 from alignpro.theory import Array
 
@@ -63,11 +64,7 @@ def answer_rewards(table: pd.DataFrame, configuration: str) -> Array:
 
     Raises ValueError where some prompt has fewer answers than others.
     """
-    part = table[table["configuration"] == configuration]
-    wide = part.pivot(index="id", columns=["seed", "sample"], values="reward")
-    if wide.isna().any(axis=None):
-        raise ValueError(f"the runs of {configuration!r} have not answered the same prompts")
-    return wide.to_numpy()
+    return np.concatenate(list(reward_array(table, configuration)), axis=1)
 
 
 def rewrite_rewards(table: pd.DataFrame, suffixes: Sequence[str], by: str = "id") -> Array:

@@ -7,14 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-PARTS = {
-    "rollout": "rollout",
-    "frozen": "frozen LLM",
-    "reward": "reward",
-    "policy": "policy and values",
-    "reference": "reference",
-    "update": "update",
-}
+from alignpro.figures import STEP_LABELS
+
 OUTCOMES = {"faster": "#0072B2", "no difference seen": "#7f7f7f", "slower": "#D55E00"}
 
 
@@ -22,7 +16,8 @@ def step_parts(table: pd.DataFrame) -> Figure:
     """Seconds of a PPO step by part, a bar a contender, with its ratio to ours."""
     figure, axes = plt.subplots(figsize=(9, 0.55 * len(table) + 1.6))
     left = pd.Series(0.0, index=table.index)
-    for (part, label), color in zip(PARTS.items(), sns.color_palette("colorblind", len(PARTS))):
+    colors = sns.color_palette("colorblind", len(STEP_LABELS))
+    for (part, label), color in zip(STEP_LABELS.items(), colors):
         axes.barh(table.index, table[part], left=left, color=color, label=label)
         left += table[part]
     for name, row in table.iterrows():

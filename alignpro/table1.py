@@ -19,6 +19,7 @@ PAPER = {
     ("P2", "F2"): {"UltraFeedback": (56, 30), "HelpSteer": (59, 25), "Orca": (59, 27)},
 }
 PERCENT = ["A", "tie", "B"]
+MARGIN = 0.05  # rewards nearer than this are a tie, where one margin has to be chosen
 
 
 def paper_cells() -> pd.DataFrame:

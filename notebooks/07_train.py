@@ -184,6 +184,7 @@ import random
 
 from alignpro.evaluation import evaluate, unchanged
 from alignpro.runs import stage_seed
+from alignpro.tables import text_table
 
 drawn = random.Random(seed).sample(cell.prompts("test"), 3)
 rewriters = {"before": unchanged, "after": trained}
@@ -191,9 +192,8 @@ draw_seed = stage_seed(seed, "examples")
 examples = evaluate(rewriters, cell.frozen, cell.reward, drawn, 1, draw_seed, False)
 columns = ["configuration", "rewrite", "response", "reward"]
 shown = examples.sort_values("id", kind="stable")[columns]
-shown.style.hide(axis="index").format({"reward": "{:.2f}"}).set_properties(
-    **{"text-align": "left", "vertical-align": "top", "white-space": "normal"}
-)
+shown = shown.assign(reward=shown["reward"].map("{:.2f}".format))
+text_table(shown).hide(axis="index")
 
 # %% [markdown]
 # Two rows a prompt: what was sent to the frozen LLM, what it answered, and the reward against the

@@ -145,7 +145,7 @@ else:
 # a choice, so it is varied instead of trusted.
 
 # %%
-from alignpro.table1 import judged
+from alignpro.table1 import MARGIN, judged
 
 margins = (0.0, 0.02, 0.05, 0.1, 0.2)
 lines = {f"margin {m:g}": report(judged(table, "Align-Pro", "No Fine-Tuning", m)) for m in margins}
@@ -170,10 +170,9 @@ by_margin[["win rate", "low", "high", "at equal length", "sign test", "pairs", "
 # ## Against every baseline
 
 # %%
-margin = 0.05
 others = [name for name in table["configuration"].unique() if name != "Align-Pro"]
-against = pd.DataFrame({f"vs {b}": report(judged(table, "Align-Pro", b, margin)) for b in others}).T
-judging_figures.win_rates(against, f"Reward judge, no GPT-4: Align-Pro, margin {margin:g}");
+against = pd.DataFrame({f"vs {b}": report(judged(table, "Align-Pro", b, MARGIN)) for b in others}).T
+judging_figures.win_rates(against, f"Reward judge, no GPT-4: Align-Pro, margin {MARGIN:g}");
 
 # %% [markdown]
 # *Win rate of Align-Pro against each baseline by the reward judge: dots with 95 % intervals over
@@ -204,7 +203,7 @@ paper
 # with SmolLM2-135M in both roles**:
 
 # %%
-cells = our_cells(results_of, margin)
+cells = our_cells(results_of, MARGIN)
 ours = arrange(cells).reindex(paper.index)
 ours.map(lambda percent: "not run" if pd.isna(percent) else f"{percent:.0f}")
 
@@ -267,7 +266,7 @@ print(", ".join(f"{name} {card['versions'][name]}" for name in ("transformers", 
 # %%
 from alignpro.local_judge import rubric_judge
 
-gold = rubric_judge(said["our prompt"], card["dataset"], margin)
+gold = rubric_judge(said["our prompt"], card["dataset"], MARGIN)
 reports = pd.DataFrame(
     {"rubric": report(gold)} | {f"SmolLM2, {name}": report(t) for name, t in said.items()}
 ).T

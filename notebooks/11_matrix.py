@@ -48,12 +48,16 @@ import pandas as pd
 from alignpro import figures, matrix_figures
 from alignpro.config import load_preset
 from alignpro.evaluation import paired_gain
-from alignpro.experiments import RESULTS
-from alignpro.matrix import matrix_cards, matrix_metrics, matrix_summary, matrix_table
+from alignpro.matrix import (
+    kept_preset,
+    matrix_cards,
+    matrix_metrics,
+    matrix_summary,
+    matrix_table,
+)
 
 figures.use_style()
-# The smoke preset keeps no results: the page then shows those of the cpu preset.
-results_of = preset if (RESULTS / preset).is_dir() else "cpu"
+results_of = kept_preset(preset)
 settings = load_preset(results_of)
 cards = matrix_cards(results_of)
 columns = ["dataset", "architecture", "configuration", "seed", "training_seconds", "date", "commit"]

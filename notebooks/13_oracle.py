@@ -53,12 +53,17 @@ from alignpro.config import load_preset
 from alignpro.estimators import prompter_front, rlhf_front
 from alignpro.evaluation import paired_gain
 from alignpro.experiments import RESULTS
-from alignpro.matrix import matrix_cards, matrix_metrics, matrix_summary, matrix_table
+from alignpro.matrix import (
+    kept_preset,
+    matrix_cards,
+    matrix_metrics,
+    matrix_summary,
+    matrix_table,
+)
 from alignpro.prompter import BEST_SUFFIXES
 
 figures.use_style()
-# The smoke preset keeps no results: the page then shows those of the cpu preset.
-results_of = preset if (RESULTS / preset).is_dir() else "cpu"
+results_of = kept_preset(preset)
 settings = load_preset(results_of)
 pair = settings.architectures[0]
 
@@ -103,7 +108,7 @@ figures.mean_reward(cells, dataset);
 cells[["mean", "mean_low", "mean_high", "variance", "runs", "prompts", "samples"]].round(3)
 
 # %% [markdown]
-# *Mean held-out reward with 95 % intervals.* Differences are paired by prompt and run, over the runs
+# Differences are paired by prompt and run, over the runs
 # that both sides have:
 
 # %%

@@ -49,11 +49,9 @@ from IPython.display import display
 from alignpro import tables
 from alignpro.config import load_preset
 from alignpro.evaluation import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples, prompt_means
-from alignpro.experiments import RESULTS
-from alignpro.matrix import matrix_table
+from alignpro.matrix import kept_preset, matrix_table
 
-# The smoke preset keeps no results: the page then shows those of the cpu preset.
-results_of = preset if (RESULTS / preset).is_dir() else "cpu"
+results_of = kept_preset(preset)
 settings = load_preset(results_of)
 answers = matrix_table(results_of, files=["evaluation"])
 answers = answers[answers["configuration"].isin(["No Fine-Tuning", "Align-Pro"])]

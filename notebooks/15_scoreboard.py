@@ -46,9 +46,9 @@ import pandas as pd
 from alignpro import scoreboard
 from alignpro.config import load_preset
 from alignpro.experiments import RESULTS
+from alignpro.matrix import kept_preset
 
-# The smoke preset keeps no results: the page then shows those of the cpu preset.
-results_of = preset if (RESULTS / preset).is_dir() else "cpu"
+results_of = kept_preset(preset)
 theory = scoreboard.theory_rows(instances=200, seed=seed)
 measured = scoreboard.measured_rows(load_preset(results_of))
 elsewhere = scoreboard.elsewhere_rows()
