@@ -309,6 +309,7 @@ class Cell:
                 training_seconds=round(seconds, 1),
                 session_seconds=round(time.perf_counter() - started, 1),
                 trained_parameters=trained,
+                arithmetic=models.arithmetic(policy.model),
                 processes=self.process.num_processes,
                 **({"endpoint": self._frozen.facts()} if self.remote else {}),
             )

@@ -81,12 +81,20 @@ def write_json(path: Path, value: object) -> None:
 
 def provenance() -> dict:
     """Versions, commit, hardware and date: what a result needs beside it to be believed."""
+    import torch
+
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in VERSIONS},
-        "hardware": {"cores": os.cpu_count(), "cpu": _cpu_name(), "gpu": _gpu_name()},
+        "hardware": {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cpu": _cpu_name(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
     }
 
 
@@ -101,12 +109,6 @@ def _cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _gpu_name() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 class Run:

@@ -47,9 +47,9 @@ from alignpro.experiments import RESULTS
 
 figures.use_style()
 benches = speed.benches(RESULTS / "bench")
-columns = ["date", "commit", "threads", "preset", "batch", "minutes", "finished"]
+columns = ["date", "commit", "preset", "batch", "minutes", "finished"]
 spent = [{"minutes": round(sum(b["spent"].values()) / 60, 1)} for b in benches]
-machines = [{"cpu": b["hardware"]["cpu"], **b, **s} for b, s in zip(benches, spent)]
+machines = [{**b["hardware"], **b, **s} for b, s in zip(benches, spent)]
 pd.DataFrame(machines, columns=["cpu", *columns]).set_index("cpu")
 
 # %%
@@ -59,7 +59,7 @@ if bench is None:
     print("NO finished benchmark is kept in results/bench: `make bench` makes one in ten minutes,")
     print("and the tables and figures below stay empty until then")
 else:
-    print(f"shown: {bench['hardware']['cpu']}, {bench['threads']} threads, {bench['date'][:10]}")
+    print(f"shown: {bench['hardware']['cpu']}, {bench['hardware']['threads']} threads, {bench['date'][:10]}")
     print(", ".join(f"{name} {version}" for name, version in bench["versions"].items()))
 
 

@@ -30,6 +30,15 @@ def load_tiny():
 
 
 @pytest.fixture
+def few_bits_cpu(monkeypatch):
+    """A CPU that says it has instructions for 8-bit and 16-bit products."""
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+@pytest.fixture
 def quick(smoke):
     """One pair of the smoke preset with the fewest steps that still resume and minibatch."""
     ppo = dataclasses.replace(smoke.ppo, steps=3, checkpoint_every=1, sample_every=1)

@@ -262,14 +262,15 @@ def test_smollm2_answers_in_english_and_is_trained_for_a_step(smoke, tmp_path):
     assert len(scores) == 1 and np.isfinite(scores[0])
 
 
-def test_a_prompter_trained_in_few_bits_is_loaded_as_it_was_trained(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+def test_a_prompter_trained_in_few_bits_is_loaded_as_it_was_trained(quick, tmp_path, few_bits_cpu):
     specs = {role: dataclasses.replace(spec, int8=True) for role, spec in quick.models.items()}
     preset = dataclasses.replace(quick, models=specs)
     cell = Cell(preset, "help", 0, root=tmp_path)
     first = cell.train(progress=False)(cell.prompts("test"), seed=5)
     again = Cell(preset, "help", 0, root=tmp_path).train(progress=False)
     assert again(cell.prompts("test"), seed=5) == first
+    card = json.loads((cell.run.folder / "card.json").read_text())
+    assert card["arithmetic"] == ["bfloat16", "float32", "int8"]
     assert len(cell.train_oracle(progress=False).generate(cell.prompts("test"), seed=5)) == 10
 
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignpro import models
 from alignpro.config import ModelSpec, load_preset
-from alignpro.models import Bf16Linear, Int8Linear, to_bf16, to_int8
+from alignpro.models import Bf16Linear, Int8Linear, arithmetic, to_bf16, to_int8
 from alignpro.prompter import add_lora
 
 INT8 = ModelSpec("tiny:llama", int8=True)
@@ -63,7 +63,7 @@ def test_zeros_give_the_bias():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="8-bit products are for the CPU")
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi3", "gemma"])
-def test_a_whole_model_stays_close(load_tiny, architecture):
+def test_a_whole_model_stays_close(load_tiny, architecture, few_bits_cpu):
     exact, tokenizer = load_tiny(architecture)
     quantized = to_int8(load_tiny(architecture)[0], ModelSpec(f"tiny:{architecture}", int8=True))
     ids = torch.tensor([tokenizer.encode("How do I boil an egg, and for how long?")])
@@ -74,7 +74,7 @@ def test_a_whole_model_stays_close(load_tiny, architecture):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="8-bit products are for the CPU")
-def test_trained_layers_and_the_head_keep_their_precision(load_tiny):
+def test_trained_layers_and_the_head_keep_their_precision(load_tiny, few_bits_cpu):
     model = to_int8(load_tiny("llama")[0], INT8, trained_layers=1)
     below, above = model.get_decoder().layers
     assert not any(isinstance(m, torch.nn.Linear) for m in below.modules())
@@ -82,21 +82,23 @@ def test_trained_layers_and_the_head_keep_their_precision(load_tiny):
     assert isinstance(model.lm_head, torch.nn.Linear)
 
 
-def test_a_model_that_does_not_ask_is_left_alone(load_tiny):
+def test_a_model_that_does_not_ask_is_left_alone(load_tiny, few_bits_cpu):
     model = to_int8(load_tiny("llama")[0], ModelSpec("tiny:llama"))
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
 
 
-def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch):
+def test_no_eight_bit_products_where_the_cpu_has_no_instruction_for_them(load_tiny, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    model = to_int8(load_tiny("llama")[0], INT8)
+    assert not any(isinstance(m, Int8Linear) for m in model.modules())
+    assert arithmetic(model) == ["float32"]
+
+
+def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch, few_bits_cpu):
     model, _ = load_tiny("llama")
     monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
     to_int8(model, INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
-
-
-@pytest.fixture
-def bf16_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
 
 
 def test_sixteen_bit_products_are_those_of_rounded_numbers():
@@ -117,7 +119,7 @@ def test_sixteen_bit_products_are_those_of_rounded_numbers():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these products are for the CPU")
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi3", "gemma"])
 def test_an_adapted_model_multiplies_in_sixteen_bits_beside_its_adapter(
-    load_tiny, architecture, bf16_cpu
+    load_tiny, architecture, few_bits_cpu
 ):
     spec, config = ModelSpec(f"tiny:{architecture}", int8=True), load_preset("smoke").prompter
     exact = add_lora(load_tiny(architecture)[0], config, seed=0)
@@ -125,6 +127,7 @@ def test_an_adapted_model_multiplies_in_sixteen_bits_beside_its_adapter(
     model = to_bf16(add_lora(to_int8(model, spec, 1), config, seed=0), spec)
     left = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert left and all(m.weight.requires_grad for m in left), "the adapter alone stays as it was"
+    assert arithmetic(model) == ["bfloat16", "float32", "int8"]
     trained = [p.dtype for p in model.parameters() if p.requires_grad]
     assert set(trained) == {torch.float32}
     ids = torch.tensor([tokenizer.encode("How do I boil an egg, and for how long?")])

@@ -56,12 +56,12 @@ class Record:
             "preset": preset,
             "batch": BATCH,
             "minibatch": MINIBATCH,
-            "threads": torch.get_num_threads(),
             "code": f"{code_digest()}-{hashlib.sha256(tools).hexdigest()[:10]}",
             "versions": {**made["versions"], "trl": metadata.version("trl")},
             "hardware": made["hardware"],
         }
-        machine = f"{made['hardware']['cpu']} {identity['threads']} threads {preset}"
+        found = made["hardware"]
+        machine = f"{found['cpu']} {found['instructions']} {found['threads']} threads {preset}"
         self.path = folder / f"{re.sub('[^a-z0-9]+', '-', machine.lower())}.json"
         kept = json.loads(self.path.read_text()) if self.path.exists() else {"finished": True}
         if kept["finished"] or any(kept[name] != value for name, value in identity.items()):
