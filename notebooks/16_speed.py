@@ -47,10 +47,10 @@ from alignpro.experiments import RESULTS
 
 figures.use_style()
 benches = speed.benches(RESULTS / "bench")
-columns = ["date", "commit", "preset", "batch", "minutes", "finished"]
+columns = ["cpu", "instructions", "threads", "date", "commit", "preset", "batch", "minutes", "finished"]
 spent = [{"minutes": round(sum(b["spent"].values()) / 60, 1)} for b in benches]
 machines = [{**b["hardware"], **b, **s} for b, s in zip(benches, spent)]
-pd.DataFrame(machines, columns=["cpu", *columns]).set_index("cpu")
+pd.DataFrame(machines, columns=columns).set_index("cpu")
 
 # %%
 whole = [b for b in benches if b["finished"]]
@@ -80,7 +80,8 @@ def table(of):
 # * **TRL, at its best**: the critic a head on the policy's own states, no gradient checkpointing, and
 #   bfloat16 where this machine computes fast in it.
 # * **alignpro, fp32**: ours with all products in float32, as TRL's.
-# * **alignpro**: ours as the `cpu` preset has it, with 8-bit products wherever nothing is trained.
+# * **alignpro**: ours as the `cpu` preset has it, with 8-bit products wherever nothing is trained and
+#   the CPU has an instruction for them.
 #
 # Both of TRL's ask the frozen LLM through `transformers.generate`. How far our numbers agree with TRL's
 # on the same tokens is the subject of the chapter [The details of PPO](../book/ppo_details.md).
@@ -141,7 +142,8 @@ table(speed.trial_table)
 # AVX512-BF16, and nothing without either.
 #
 # * **8-bit products**: one scale an output and one a row, sums in integers, so that no row's result
-#   depends on its batch. Only where nothing is trained.
+#   depends on its batch. Only where nothing is trained, and only on a CPU with AVX512-VNNI: on another,
+#   where PyTorch's integer products are far slower than float32, the row compares float32 with itself.
 # * **Top-k before the sort**: a nucleus among k tokens needs no sort of the vocabulary.
 # * **A cache that grows in chunks**: the stock one copies all keys and values for every token.
 # * **Rows leave the batch as they end**, where most end early: rewrites do, cut answers do not.
