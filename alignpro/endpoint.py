@@ -146,9 +146,19 @@ class Endpoint:
         sampling: SamplingConfig,
         progress: str | None,
     ) -> list[Response]:
+        failed = threading.Event()
+
+        def answer(row: list[dict], seed: int) -> Response | None:
+            if failed.is_set():  # not asked any more, nor read: a row before this one raises
+                return None
+            try:
+                return self._answer(row, seed, sampling)
+            except BaseException:
+                failed.set()
+                raise
+
         with ThreadPoolExecutor(self.concurrency) as pool:
-            # At an error, map takes back the requests that are not yet under way.
-            rows = pool.map(lambda m, s: self._answer(m, s, sampling), messages, seeds)
+            rows = pool.map(answer, messages, seeds)
             total, off = len(messages), progress is None
             return list(tqdm(rows, progress, total, disable=off, leave=False))
 
