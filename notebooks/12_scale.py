@@ -324,7 +324,7 @@ in_gb(both.drop(index="evaluation", level="stage"), [c for c in both if c.starts
 # |---|---|---|
 # | a laptop | `python -m alignpro reproduce --preset cpu` | yes: the runs in `results/` |
 # | several processes on a CPU | `torchrun --nproc_per_node 2 -m alignpro reproduce` | yes, on tiny models: the result of one process |
-# | Colab's T4 | the rocket on a notebook's page | the first cell and one notebook, in a new environment on a CPU; **never** on Colab or a T4 |
+# | Colab's T4 | the rocket on a notebook's page | every notebook after its own first cell alone, in a new environment on a CPU, under `smoke`; **never** on Colab or a T4 |
 # | one H100 | `python -m alignpro reproduce --preset h100` | **no**. The same code runs on tiny models of the same four architectures, with their templates and end tokens |
 # | the paper's datasets and models | the same | **never** from the Hub: from files and checkpoints of our own in their formats |
 # | the frozen LLM elsewhere | `vllm serve …`, and an `endpoint` in the preset | over HTTP against `transformers serve` on a CPU; **never** with vLLM |
