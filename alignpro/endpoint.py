@@ -149,7 +149,7 @@ class Endpoint:
         failed = threading.Event()
 
         def answer(row: list[dict], seed: int) -> Response | None:
-            if failed.is_set():  # not asked any more, nor read: a row before this one raises
+            if failed.is_set():  # not asked any more, nor returned: the failed row raises
                 return None
             try:
                 return self._answer(row, seed, sampling)
