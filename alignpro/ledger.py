@@ -34,13 +34,14 @@ class Cost:
 
     `logits` is the part of `peak` in tensors as wide as the vocabulary. A multiplication and an
     addition are two FLOPs; only matrix products and attention count. Weights are read once by
-    each matrix product.
+    each matrix product. `result` is what the run returned.
     """
 
     peak: int
     logits: int
     flops: int
     read: int
+    result: object = None
 
 
 class Ledger(TorchDispatchMode):
@@ -57,11 +58,12 @@ class Ledger(TorchDispatchMode):
         self.held: dict[int, weakref.ref] = {}
         self.live = self.live_logits = self.peak = self.peak_logits = 0
         self.flops = self.read = 0
+        self.results: dict[tuple, dict | None] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        for tensor in tree_leaves(out):
+        out = self._result(func, args, kwargs)
+        for tensor in [out] if isinstance(out, torch.Tensor) else tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 self._hold(tensor)
         if func.overloadpacket is aten._log_softmax and not args[0].is_contiguous():
@@ -73,6 +75,19 @@ class Ledger(TorchDispatchMode):
             self.flops += formula(*args, **kwargs, out_val=out)
             operands = [t for t in args if isinstance(t, torch.Tensor)]
             self.read += sum(_size(t) for t in operands if _address(t) in self.weights)
+        return out
+
+    def _result(self, func, args, kwargs) -> object:
+        """What `func` returns; a new tensor is made without asking again for the same shapes.
+
+        PyTorch works many shapes out in Python, a millisecond for each, and all layers repeat them.
+        """
+        key = (func, _shapes(args), _shapes(tuple(kwargs.items())))
+        if self.results.get(key):
+            return torch.empty_strided(**self.results[key])
+        out = func(*args, **kwargs)
+        if key not in self.results:
+            self.results[key] = _new(func, tree_leaves((args, kwargs)), out)
         return out
 
     def _hold(self, tensor: torch.Tensor) -> None:
@@ -93,6 +108,26 @@ class Ledger(TorchDispatchMode):
         self.live_logits += size if wide else 0
         if self.live > self.peak:
             self.peak, self.peak_logits = self.live, self.live_logits
+
+
+def _shapes(arguments: object) -> object:
+    """What of the arguments of an operation decides the shape of its result."""
+    if isinstance(arguments, torch.Tensor):
+        return arguments.shape, arguments.stride(), arguments.dtype, arguments.device
+    if isinstance(arguments, (tuple, list)):
+        return tuple(_shapes(x) for x in arguments)
+    return type(arguments), arguments  # a result's type differs between 1, 1.0 and True
+
+
+def _new(func, inputs: list, out: object) -> dict | None:
+    """How to make a tensor like `out`, if it is a single one that shares no memory."""
+    if not isinstance(out, torch.Tensor) or not out.is_meta or func._schema.is_mutable:
+        return None
+    like = dict(size=out.shape, stride=out.stride(), dtype=out.dtype, device="meta")
+    whole = torch.empty_strided(**like).untyped_storage().nbytes()
+    shared = {_address(t) for t in inputs if isinstance(t, torch.Tensor)}
+    alone = _address(out) not in shared and out.untyped_storage().nbytes() == whole
+    return like if alone else None
 
 
 def _address(tensor: torch.Tensor) -> int:
@@ -132,5 +167,5 @@ def cost(model: nn.Module, run: Callable[[], object], known: Iterable[torch.Tens
     there = [*model.buffers(), *known]
     ledger = Ledger(model.parameters(), there, model.config.vocab_size)
     with Dataless(), ledger:
-        run()
-    return Cost(ledger.peak, ledger.peak_logits, ledger.flops, ledger.read)
+        result = run()
+    return Cost(ledger.peak, ledger.peak_logits, ledger.flops, ledger.read, result)

@@ -23,9 +23,10 @@ from alignpro.stages import (
     generation,
     hollow,
     parameters,
+    reference,
     scoring,
     trained_bytes,
-    training,
+    update,
     weight_bytes,
 )
 
@@ -73,25 +74,45 @@ class _Scale:
 
 
 @cache
-def _policy(
-    spec: ModelSpec, lora: PrompterConfig, ppo: PPOConfig, lengths: Lengths, scale: _Scale
-) -> tuple[Held, list[Stage]]:
-    """A model that PPO trains: its rollout, reference and update."""
-    model = hollow(architecture(spec), scale.precision, lora)
-    as_it_is = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=lengths.new)
-    rollout = generation("rollout", model, as_it_is, lengths, scale.batch, scale.count)
-    held = Held(parameters(model), weight_bytes(model), cache_bytes(model), trained_bytes(model))
-    return held, [rollout, *training(model, lengths, ppo)]
+def _model(spec: ModelSpec, precision: torch.dtype, lora: PrompterConfig | None = None):
+    return hollow(architecture(spec), precision, lora)
+
+
+# One cache a stage, so that a change of the preset computes only the stages that it changes.
+@cache
+def _held(spec: ModelSpec, precision: torch.dtype, lora: PrompterConfig | None = None) -> Held:
+    model = _model(spec, precision, lora)
+    trained = trained_bytes(model) if lora else 0
+    return Held(parameters(model), weight_bytes(model), cache_bytes(model), trained)
 
 
 @cache
-def _frozen(
-    spec: ModelSpec, sampling: SamplingConfig, lengths: Lengths, scale: _Scale
-) -> tuple[Held, Stage]:
-    """The frozen LLM, which only answers."""
-    model = hollow(architecture(spec), scale.precision)
-    held = Held(parameters(model), weight_bytes(model), cache_bytes(model))
-    return held, generation("frozen", model, sampling, lengths, scale.batch, scale.count)
+def _generation(
+    name: str,
+    spec: ModelSpec,
+    sampling: SamplingConfig,
+    lengths: Lengths,
+    scale: _Scale,
+    lora: PrompterConfig | None = None,
+) -> Stage:
+    model = _model(spec, scale.precision, lora)
+    return generation(name, model, sampling, lengths, scale.batch, scale.count)
+
+
+@cache
+def _reference(spec: ModelSpec, lora: PrompterConfig, lengths: Lengths, scale: _Scale) -> Stage:
+    return reference(_model(spec, scale.precision, lora), lengths, scale.count)
+
+
+@cache
+def _update(
+    spec: ModelSpec,
+    lora: PrompterConfig,
+    lengths: Lengths,
+    ppo: PPOConfig,
+    precision: torch.dtype,
+) -> Stage:
+    return update(_model(spec, precision, lora), lengths, ppo)
 
 
 @cache
@@ -148,8 +169,14 @@ class Plan:
         return self._policy(role, Lengths(0, self.prompt, self.preset.frozen.max_new_tokens))
 
     def _policy(self, role: str, lengths: Lengths) -> tuple[Held, list[Stage]]:
-        preset = self.preset
-        return _policy(preset.models[role], preset.prompter, preset.ppo, lengths, self.scale)
+        preset, scale = self.preset, self.scale
+        spec, lora = preset.models[role], preset.prompter
+        as_it_is = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=lengths.new)
+        return _held(spec, scale.precision, lora), [
+            _generation("rollout", spec, as_it_is, lengths, scale, lora),
+            _reference(spec, lora, lengths, scale),
+            _update(spec, lora, lengths, preset.ppo, scale.precision),
+        ]
 
     def frozen(self, role: str) -> tuple[Held, Stage]:
         """The frozen LLM `role`, asked with rewrites."""
@@ -162,7 +189,9 @@ class Plan:
 
     def _asked(self, role: str, own: int) -> tuple[Held, Stage]:
         lengths = Lengths(0, own, self.preset.frozen.max_new_tokens)
-        return _frozen(self.preset.models[role], self.preset.frozen, lengths, self.scale)
+        spec, precision = self.preset.models[role], self.scale.precision
+        answer = _generation("frozen", spec, self.preset.frozen, lengths, self.scale)
+        return _held(spec, precision), answer
 
     def reward(self) -> tuple[list[Held], list[Stage]]:
         """The reward model, where the preset names one."""

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 from alignpro import models
 from alignpro.config import ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
 from alignpro.generation import GrowingLayer, sample_tokens
-from alignpro.ledger import Dataless, cost
+from alignpro.ledger import cost
 from alignpro.logprobs import Batch, Trunk, forward
 from alignpro.prompter import add_lora
 
@@ -115,8 +115,7 @@ def trained_bytes(model: torch.nn.Module) -> int:
 
 def cache_bytes(model: torch.nn.Module) -> int:
     """Bytes of keys and values that one token of one row leaves in all layers."""
-    with Dataless():
-        return _length_bytes(_prefilled(model, 1, Lengths(0, 1, 1)))
+    return _length_bytes(cost(model, lambda: _prefilled(model, 1, Lengths(0, 1, 1))).result)
 
 
 def generation(
@@ -126,8 +125,7 @@ def generation(
     rows = min(batch, count)
     batches, share = ceil(count / rows), count / rows
     prefill = cost(model, lambda: _prefilled(model, rows, lengths))
-    with Dataless():
-        cache = _prefilled(model, rows, lengths)
+    cache = prefill.result
     steps = lengths.new - 1
     _extend(cache, steps // 2)
     mean = _length_bytes(cache)
@@ -209,36 +207,34 @@ def scoring(name: str, model, tokens: int, count: int) -> Stage:
     return Stage(name, work, activations=once.peak)
 
 
-def training(model, lengths: Lengths, ppo: PPOConfig) -> list[Stage]:
-    """The log-probabilities of a batch under the policy and its reference, and PPO's update."""
-    rows = min(GROUP, ppo.batch_size)
-    groups, share = ceil(ppo.batch_size / rows), ppo.batch_size / rows
+def reference(model, lengths: Lengths, count: int) -> Stage:
+    """The log-probabilities of `count` completions under the policy and its reference."""
+    rows = min(GROUP, count)
+    groups, share = ceil(count / rows), count / rows
     batch = _batch(model, rows, lengths)
     policy = cost(model, lambda: _forward(model, batch))
     with model.disable_adapter():
-        reference = cost(model, lambda: _forward(model, batch))
+        frozen = cost(model, lambda: _forward(model, batch))
     # The trunk is computed once, by the layers that a pass with a trunk leaves out.
     whole = cost(model, lambda: _forward(model, replace(batch, trunk=None)))
-    work = tuple((c.flops * share, c.read * groups) for c in (whole, reference))
-    kept = _kept(model, batch, ppo.batch_size)
-    logprobs = Stage(
-        "reference", work, logits=policy.logits, activations=policy.peak - policy.logits + kept
-    )
+    work = tuple((c.flops * share, c.read * groups) for c in (whole, frozen))
+    held = policy.peak - policy.logits + _kept(model, batch, count)
+    return Stage("reference", work, logits=policy.logits, activations=held)
 
-    part = _batch(model, ppo.minibatch_size, lengths)
-    update = cost(model, lambda: forward(model, part, 0)[0].sum().backward())
+
+def update(model, lengths: Lengths, ppo: PPOConfig) -> Stage:
+    """PPO's passes over a batch, one minibatch at a time, forward and backward."""
+    batch = _batch(model, ppo.minibatch_size, lengths)
+    once = cost(model, lambda: forward(model, batch, 0)[0].sum().backward())
     model.zero_grad()
     repeats = ppo.epochs * ppo.batch_size // ppo.minibatch_size
-    return [
-        logprobs,
-        Stage(
-            "update",
-            ((update.flops * repeats, update.read * repeats),),
-            logits=update.logits,
-            activations=update.peak - update.logits + kept,
-            gradients=trained_bytes(model),
-        ),
-    ]
+    return Stage(
+        "update",
+        ((once.flops * repeats, once.read * repeats),),
+        logits=once.logits,
+        activations=once.peak - once.logits + _kept(model, batch, ppo.batch_size),
+        gradients=trained_bytes(model),
+    )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from alignpro import models, stages
 from alignpro.__main__ import main
 from alignpro.config import ModelSpec, SamplingConfig, load_preset
 from alignpro.generation import Policy
+from alignpro.ledger import Ledger
 from alignpro.logprobs import forward, make_batch, with_trunk
 from alignpro.plan import GPU, OVERHEAD, PARTS, Plan
 from alignpro.ppo import Scored, Trainer
@@ -118,7 +119,8 @@ def test_generation_holds_what_a_real_batch_holds(source, lora):
 def test_reference_and_update_hold_what_a_real_minibatch_holds(source, lora, smoke):
     planned, real, tokenizer = both(source, lora)
     ppo = dataclasses.replace(smoke.ppo, batch_size=8, minibatch_size=4)
-    reference, update = stages.training(planned, LENGTHS, ppo)
+    reference = stages.reference(planned, LENGTHS, ppo.batch_size)
+    update = stages.update(planned, LENGTHS, ppo)
     done = [[8] * LENGTHS.new] * 8
     batch = with_trunk(real, make_batch(rows(8), done, 0, "cpu"), 0)
     part = batch.rows(torch.arange(4))
@@ -132,6 +134,18 @@ def test_reference_and_update_hold_what_a_real_minibatch_holds(source, lora, smo
     assert reference.logits + reference.activations - kept == pytest.approx(measured, rel=0.1)
     measured = peak_bytes(lambda: forward(real, part, 0)[0].sum().backward())
     assert update.logits + update.activations - kept == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("source", TINY)
+def test_shapes_that_were_seen_before_leave_every_count_as_it_is(source, lora, smoke, monkeypatch):
+    def counted():
+        model = hollow(architecture(ModelSpec(source)), torch.bfloat16, lora)
+        rollout = stages.generation("rollout", model, smoke.frozen, LENGTHS, batch=6, count=6)
+        return rollout, stages.update(model, LENGTHS, smoke.ppo)
+
+    found = counted()
+    monkeypatch.setattr(Ledger, "_result", lambda _, func, args, kwargs: func(*args, **kwargs))
+    assert counted() == found
 
 
 @pytest.mark.parametrize("source", TINY)
@@ -174,11 +188,11 @@ def test_flops_and_bytes_read_are_those_of_arithmetic(lora):
 def test_an_update_computes_at_least_a_forward_pass_and_no_more_than_three(lora, smoke):
     model = hollow(architecture(ModelSpec("tiny:llama")), torch.float32, lora)
     once = dataclasses.replace(smoke.ppo, batch_size=8, minibatch_size=8, epochs=1)
-    reference, update = stages.training(model, LENGTHS, once)
-    _, (forward_flops, _) = reference.work
+    _, (forward_flops, _) = stages.reference(model, LENGTHS, once.batch_size).work
+    update = stages.update(model, LENGTHS, once)
     assert forward_flops < update.work[0][0] < 3.2 * forward_flops
     twice = dataclasses.replace(once, minibatch_size=4, epochs=2)
-    _, longer = stages.training(model, LENGTHS, twice)
+    longer = stages.update(model, LENGTHS, twice)
     assert longer.work[0][0] == pytest.approx(2 * update.work[0][0], rel=0.1)
     assert longer.work[0][1] == pytest.approx(4 * update.work[0][1])
 
