@@ -41,7 +41,7 @@ class Cost:
     logits: int
     flops: int
     read: int
-    result: object = None
+    result: object
 
 
 class Ledger(TorchDispatchMode):

@@ -73,14 +73,14 @@ cards = matrix_cards("cpu").reindex(
 laptop = cards.drop(columns=["training_seconds", "hardware"])
 laptop["minutes"] = (cards["training_seconds"] / 60).round(1)
 for fact in ("cores", "threads", "instructions"):
-    laptop[fact] = cards["hardware"].map(lambda found, fact=fact: found.get(fact, "not noted"))
+    laptop[fact] = [found.get(fact, "not noted") for found in cards["hardware"]]
 laptop
 
 # %% [markdown]
-# Measured: minutes of training, without evaluation. *threads* are those of the run: two runs with one
-# each, side by side, use two cores best, and each takes longer. CPUs with AVX2 alone multiply in
-# float32, those with AVX512-VNNI in 8 bits. `torchrun --nproc_per_node 2 -m alignpro
-# reproduce --preset cpu` shares each batch out between two processes.
+# Measured: minutes of training, without evaluation. *threads* are those of the run: two runs with
+# one each, side by side, use two cores best, and each takes longer. CPUs with AVX2 alone multiply
+# in float32, those with AVX512-VNNI in 8 bits. `torchrun --nproc_per_node 2 -m alignpro reproduce
+# --preset cpu` shares each batch out between two processes.
 #
 # ## A borrowed GPU
 #
