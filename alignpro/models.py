@@ -59,7 +59,7 @@ def device() -> torch.device:
 def dtype() -> torch.dtype:
     """bfloat16 on GPUs that compute in it and on CPUs with AMX tiles, float32 elsewhere.
 
-    AVX512-BF16 alone does not count: there `to_int8` and `to_bf16` change the products, and what
+    AVX512-BF16 alone does not count: there `to_fast` and `to_bf16` change the products, and what
     is around them stays in float32. Nor does a GPU that emulates bf16, such as Colab's T4;
     float16, which it computes in, has too small a range for the activations of some models.
     """
@@ -172,14 +172,37 @@ class Int8Linear(torch.nn.Module):
         return out.to(x.dtype).reshape(*x.shape[:-1], -1)
 
 
-def to_int8(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) -> torch.nn.Module:
-    """`model` with 8-bit products, in place, where `spec` asks for them and the CPU has them.
+class PackedLinear(torch.nn.Module):
+    """y = x Wᵀ + b with the weights laid out once, as AMX tiles read them.
 
-    That is a CPU with AVX512-VNNI: on one with AVX2 alone PyTorch's integer products took thirty
-    times as long as those in float32. With `trained_layers` > 0, the last layers, and the head
-    above them, keep their precision: gradients flow through them.
+    PyTorch lays the weights of a Linear out anew for every product. Without gradients.
     """
-    if not spec.int8 or device().type != "cpu" or not torch.cpu._is_vnni_supported():
+
+    def __init__(self, linear: torch.nn.Linear, rows: int = 64):
+        super().__init__()
+        # The result does not depend on `rows`: it is for how many the layout is the fastest one.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+def to_fast(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) -> torch.nn.Module:
+    """`model` with the products that this CPU computes fastest, in place; on a GPU as it is.
+
+    With AMX tiles these are the same products in bfloat16, their weights laid out once; with
+    AVX512-VNNI, where `spec` asks for them, 8-bit ones. (On a CPU with AVX2 alone PyTorch's integer
+    products took thirty times as long as those in float32.) With `trained_layers` > 0, the last
+    layers, and the head above them, stay as they are: gradients flow through them.
+    """
+    if device().type != "cpu":
+        return model
+    if torch.cpu._is_amx_tile_supported():
+        form = PackedLinear if model.dtype == torch.bfloat16 else None
+    else:
+        form = Int8Linear if spec.int8 and torch.cpu._is_vnni_supported() else None
+    if form is None:
         return model
     layers = model.get_decoder().layers
     parts = layers[: len(layers) - trained_layers] if trained_layers else [model]
@@ -187,7 +210,7 @@ def to_int8(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) ->
         for parent in list(part.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, torch.nn.Linear):
-                    setattr(parent, name, Int8Linear(child))
+                    setattr(parent, name, form(child))
     return model
 
 
@@ -208,7 +231,7 @@ class Bf16Linear(torch.nn.Module):
 
 
 def to_bf16(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
-    """`model`, adapters in place, with bf16 products in what `to_int8` left, likewise in place.
+    """`model`, adapters in place, with bf16 products in what `to_fast` left, likewise in place.
 
     Only on CPUs with AVX512-BF16, which computes them about twice as fast.
     """
@@ -224,7 +247,7 @@ def to_bf16(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
 
 def arithmetic(model: torch.nn.Module) -> list[str]:
     """The number formats that the linear layers of `model` multiply in, sorted by name."""
-    kinds = (Int8Linear, Bf16Linear, torch.nn.Linear)
+    kinds = (Int8Linear, PackedLinear, Bf16Linear, torch.nn.Linear)
     return sorted(
         {str(m.weight.dtype).split(".")[1] for m in model.modules() if isinstance(m, kinds)}
     )

@@ -56,10 +56,10 @@ cell = Cell(settings, dataset, seed)
 #
 # Both roles are played by the models that the preset names. The prompter ρ gets a LoRA adapter;
 # the frozen LLM π_F gets nothing, and training reads neither its weights nor its probabilities.
-# Where a preset says `int8`, the layers that are not trained multiply in 8 bits on a CPU with
-# AVX512-VNNI, and those beside the adapter in 16 where it has AVX512-BF16: a step is then faster, and
-# π_F is a slightly different, but still one fixed, model. Elsewhere both compute in float32; what a
-# run was computed in stands on its card.
+# On a CPU with AMX tiles both compute in bfloat16. Where a preset says `int8`, the layers that are not
+# trained multiply in 8 bits on a CPU with AVX512-VNNI alone, and those beside the adapter in 16 where
+# it has AVX512-BF16: a step is then faster, and π_F is a slightly different, but still one fixed,
+# model. Elsewhere both compute in float32; what a run was computed in stands on its card.
 
 # %%
 pd.DataFrame(

@@ -31,9 +31,10 @@ def load_tiny():
 
 @pytest.fixture
 def few_bits_cpu(monkeypatch):
-    """A CPU that says it has instructions for 8-bit and 16-bit products."""
+    """A CPU that says it has instructions for 8-bit and 16-bit products, and no AMX tiles."""
     import torch
 
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
 

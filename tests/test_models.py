@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignpro import models
 from alignpro.config import ModelSpec, load_preset
-from alignpro.models import Bf16Linear, Int8Linear, arithmetic, to_bf16, to_int8
+from alignpro.models import Bf16Linear, Int8Linear, PackedLinear, arithmetic, to_bf16, to_fast
 from alignpro.prompter import add_lora
 
 INT8 = ModelSpec("tiny:llama", int8=True)
@@ -65,7 +65,7 @@ def test_zeros_give_the_bias():
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi3", "gemma"])
 def test_a_whole_model_stays_close(load_tiny, architecture, few_bits_cpu):
     exact, tokenizer = load_tiny(architecture)
-    quantized = to_int8(load_tiny(architecture)[0], ModelSpec(f"tiny:{architecture}", int8=True))
+    quantized = to_fast(load_tiny(architecture)[0], ModelSpec(f"tiny:{architecture}", int8=True))
     ids = torch.tensor([tokenizer.encode("How do I boil an egg, and for how long?")])
     with torch.no_grad():
         p, q = (m(ids).logits.log_softmax(-1) for m in (exact, quantized))
@@ -75,7 +75,7 @@ def test_a_whole_model_stays_close(load_tiny, architecture, few_bits_cpu):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="8-bit products are for the CPU")
 def test_trained_layers_and_the_head_keep_their_precision(load_tiny, few_bits_cpu):
-    model = to_int8(load_tiny("llama")[0], INT8, trained_layers=1)
+    model = to_fast(load_tiny("llama")[0], INT8, trained_layers=1)
     below, above = model.get_decoder().layers
     assert not any(isinstance(m, torch.nn.Linear) for m in below.modules())
     assert not any(isinstance(m, Int8Linear) for m in above.modules())
@@ -83,13 +83,14 @@ def test_trained_layers_and_the_head_keep_their_precision(load_tiny, few_bits_cp
 
 
 def test_a_model_that_does_not_ask_is_left_alone(load_tiny, few_bits_cpu):
-    model = to_int8(load_tiny("llama")[0], ModelSpec("tiny:llama"))
+    model = to_fast(load_tiny("llama")[0], ModelSpec("tiny:llama"))
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
 
 
 def test_no_eight_bit_products_where_the_cpu_has_no_instruction_for_them(load_tiny, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    model = to_int8(load_tiny("llama")[0], INT8)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    model = to_fast(load_tiny("llama")[0], INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
     assert arithmetic(model) == [str(models.dtype()).split(".")[1]]
 
@@ -97,8 +98,45 @@ def test_no_eight_bit_products_where_the_cpu_has_no_instruction_for_them(load_ti
 def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch, few_bits_cpu):
     model, _ = load_tiny("llama")
     monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
-    to_int8(model, INT8)
+    to_fast(model, INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
+
+
+with_tiles = pytest.mark.skipif(
+    torch.cuda.is_available() or not torch.cpu._is_amx_tile_supported(),
+    reason="this CPU has no AMX tiles",
+)
+
+
+@with_tiles
+@settings(max_examples=50, deadline=None)
+@given(rows=st.integers(1, 200), outputs=st.integers(1, 90), inputs=st.integers(1, 90))
+def test_products_with_weights_laid_out_once_are_those_of_bf16(rows, outputs, inputs):
+    exact = linear(inputs, outputs).bfloat16()
+    x = torch.randn(rows, inputs, dtype=torch.bfloat16)
+    with torch.no_grad():
+        out = PackedLinear(exact)(x)
+        expected = x.double() @ exact.weight.double().T + exact.bias.double()
+    assert out.dtype == torch.bfloat16
+    # One rounding of the sum to 8 bits, and float32's own error in summing.
+    torch.testing.assert_close(out.double(), expected, rtol=2**-8, atol=1e-4)
+
+
+@with_tiles
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi3", "gemma"])
+@pytest.mark.parametrize("trained_layers", [0, 1])
+def test_a_model_laid_out_for_tiles_says_what_it_said(load_tiny, architecture, trained_layers):
+    spec = ModelSpec(f"tiny:{architecture}", int8=True)
+    (exact, tokenizer), (packed, _) = models.load(spec), models.load(spec)
+    to_fast(packed, spec, trained_layers)
+    left = [isinstance(m, torch.nn.Linear) for m in packed.get_decoder().layers[-1].modules()]
+    assert any(left) == bool(trained_layers)
+    assert isinstance(packed.lm_head, torch.nn.Linear) == bool(trained_layers)
+    assert arithmetic(packed) == arithmetic(exact) == ["bfloat16"]
+    ids = torch.tensor([tokenizer.encode("How do I boil an egg, and for how long?")])
+    with torch.no_grad():
+        p, q = (m(ids).logits.float().log_softmax(-1) for m in (exact, packed))
+    torch.testing.assert_close(p, q, rtol=0, atol=0.1)
 
 
 def test_sixteen_bit_products_are_those_of_rounded_numbers():
@@ -124,7 +162,7 @@ def test_an_adapted_model_multiplies_in_sixteen_bits_beside_its_adapter(
     spec, config = ModelSpec(f"tiny:{architecture}", int8=True), load_preset("smoke").prompter
     exact = add_lora(load_tiny(architecture)[0], config, seed=0)
     model, tokenizer = load_tiny(architecture)
-    model = to_bf16(add_lora(to_int8(model, spec, 1), config, seed=0), spec)
+    model = to_bf16(add_lora(to_fast(model, spec, 1), config, seed=0), spec)
     left = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert left and all(m.weight.requires_grad for m in left), "the adapter alone stays as it was"
     assert arithmetic(model) == ["bfloat16", "float32", "int8"]

@@ -129,7 +129,7 @@ def sampling(root: Path, preset: str) -> Measure:
     model, tokenizer = models.load(spec, precision=torch.float32)
     fp32 = Policy(model, tokenizer, exact.frozen, BATCH)
     model, tokenizer = models.load(spec)
-    int8 = Policy(models.to_int8(model, spec), tokenizer, eight.frozen, BATCH)
+    int8 = Policy(models.to_fast(model, spec), tokenizer, eight.frozen, BATCH)
     prompts = [str(x) for x in Cell(exact, "help", 0, root=root).prompts("train")]
     samplers = {
         "transformers.generate, fp32": lambda: stock_generate(fp32, prompts, seed=0),
