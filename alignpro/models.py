@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -207,11 +207,16 @@ def to_fast(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) ->
     layers = model.get_decoder().layers
     parts = layers[: len(layers) - trained_layers] if trained_layers else [model]
     for part in parts:
-        for parent in list(part.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, torch.nn.Linear):
-                    setattr(parent, name, form(child))
+        swap_linears(part, form)
     return model
+
+
+def swap_linears(part: torch.nn.Module, form: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
+    """Put `form(linear)` in the place of every Linear within `part`."""
+    for parent in list(part.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.Linear):
+                setattr(parent, name, form(child))
 
 
 class Bf16Linear(torch.nn.Module):

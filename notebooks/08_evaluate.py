@@ -133,7 +133,8 @@ before, after = result.loc["No Fine-Tuning"], result.loc["Align-Pro"]
 for part in ("variance", "within", "across"):
     change = after[part] / before[part] - 1
     print(f"{part}: {before[part]:.4f} -> {after[part]:.4f} ({change:+.0%})")
-#
+
+# %% [markdown]
 # ## More than one run
 #
 # One run proves little. Beside the run of this page stand the reference runs of other seeds that

@@ -80,8 +80,8 @@ def table(of):
 # * **TRL, at its best**: the critic a head on the policy's own states, no gradient checkpointing, and
 #   bfloat16 where this machine computes fast in it.
 # * **alignpro, fp32**: ours with all products in float32, as TRL's.
-# * **alignpro**: ours as the `cpu` preset has it, with 8-bit products wherever nothing is trained and
-#   the CPU has an instruction for them.
+# * **alignpro**: ours as the `cpu` preset has it on this machine: in bfloat16 with AMX tiles, with 8-bit
+#   products wherever nothing is trained on a CPU with AVX512-VNNI alone, else in float32.
 #
 # Both of TRL's ask the frozen LLM through `transformers.generate`. How far our numbers agree with TRL's
 # on the same tokens is the subject of the chapter [The details of PPO](../book/ppo_details.md).
@@ -113,7 +113,7 @@ if bench:
 # ## Sampling
 #
 # The frozen LLM's answers to one batch, at the paper's temperature and truncation, by
-# `transformers.generate` and by our sampler in the same precision, then with 8-bit products.
+# `transformers.generate` and by our sampler in the same precision, then as the preset has it here.
 
 # %%
 table(speed.sampling_table)
@@ -139,11 +139,14 @@ table(speed.trial_table)
 # *Time without over time with: above 1 it saves time. The dot is the median, the bar the range over
 # rounds.* Where the rounds lie on both sides of 1 nothing was seen, and below 1 it failed. A ratio is
 # that of the named part alone and of this machine: bf16 gains most with AMX tiles, something with
-# AVX512-BF16, and nothing without either.
+# AVX512-BF16, and nothing without either. What a machine has no instruction for is not in its table.
 #
 # * **8-bit products**: one scale an output and one a row, sums in integers, so that no row's result
-#   depends on its batch. Only where nothing is trained, and only on a CPU with AVX512-VNNI: on another,
-#   where PyTorch's integer products are far slower than float32, the row compares float32 with itself.
+#   depends on its batch. Only where nothing is trained, and only on a CPU with AVX512-VNNI: on another
+#   PyTorch's integer products are far slower than float32. With AMX tiles bf16 takes their place, since
+#   rounding inputs to 8 bits costs more there than the products.
+# * **Weights laid out once**: PyTorch lays them out anew for each product. Taken with AMX tiles, where
+#   that is a large part of a small product; in float32 it is not taken, and its row says why.
 # * **Top-k before the sort**: a nucleus among k tokens needs no sort of the vocabulary.
 # * **A cache that grows in chunks**: the stock one copies all keys and values for every token.
 # * **Rows leave the batch as they end**, where most end early: rewrites do, cut answers do not.
@@ -152,7 +155,7 @@ table(speed.trial_table)
 #   reference and every epoch.
 # * **bf16 products beside the adapter**: only the products, with float32 around them; its gain comes on
 #   top of that of the 8-bit products below. *The whole model in bf16*, which rounds everything, is the
-#   alternative to both. It is taken with AMX only; its row says what that forgoes here.
+#   alternative to both, and taken with AMX only.
 # * **One product for the head**: a model asked for its last positions multiplies a slice that is not
 #   contiguous; PyTorch does it row by row, and in bf16 on a CPU copies the whole head for every row.
 #   Laid out anew, the slice is multiplied at once.

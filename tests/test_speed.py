@@ -184,7 +184,7 @@ def test_a_step_reads_each_weight_once_a_pass(tmp_path):
     from bench import work_of_a_step
     from contenders import Ours
 
-    ours = Ours(tmp_path, "smoke", int8=False)
+    ours = Ours(tmp_path, "smoke", exact=True)
     work = {row["part"]: row for row in work_of_a_step(ours)}
     assert list(work) == ["rollout", "score", "policy", "reference", "update"]
     for part, policy in (("rollout", ours.trainer.policy), ("score", ours.cell.frozen)):

@@ -124,17 +124,14 @@ def steps(root: Path, preset: str) -> Measure:
 
 def sampling(root: Path, preset: str) -> Measure:
     """Tokens and seconds of the frozen LLM's answers to a batch of prompts, by each sampler."""
-    exact, eight = (settings(preset, int8=i) for i in (False, True))
-    spec = eight.models["F1"]
-    model, tokenizer = models.load(spec, precision=torch.float32)
-    fp32 = Policy(model, tokenizer, exact.frozen, BATCH)
-    model, tokenizer = models.load(spec)
-    int8 = Policy(models.to_fast(model, spec), tokenizer, eight.frozen, BATCH)
-    prompts = [str(x) for x in Cell(exact, "help", 0, root=root).prompts("train")]
+    cell = Cell(settings(preset), "help", 0, root=root)
+    model, tokenizer = models.load(cell.preset.models["F1"], precision=torch.float32)
+    fp32 = Policy(model, tokenizer, cell.preset.frozen, BATCH)
+    prompts = [str(x) for x in cell.prompts("train")]
     samplers = {
         "transformers.generate, fp32": lambda: stock_generate(fp32, prompts, seed=0),
         "alignpro, fp32": lambda: fp32.generate(prompts, seed=0),
-        "alignpro, 8-bit products": lambda: int8.generate(prompts, seed=0),
+        "alignpro": lambda: cell.frozen.generate(prompts, seed=0),
     }
 
     def measure() -> list[dict]:
@@ -168,7 +165,7 @@ def limits(root: Path, preset: str) -> dict:
         "fp32_gflops": best(lambda: a @ a, 2 * 2048**3),
         "bf16_gflops": best(lambda: half @ half, 2 * 2048**3),
         "gb_per_second": best(lambda: out.copy_(big), 2 * big.nbytes),
-        "work": work_of_a_step(Ours(root, preset, int8=False)),
+        "work": work_of_a_step(Ours(root, preset, exact=True)),
     }
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -23,18 +24,17 @@ from alignpro import generation, models, ppo
 from alignpro.config import Preset, load_preset
 from alignpro.experiments import Cell
 from alignpro.generation import Policy, left_pad
+from alignpro.prompter import Prompter
 
 BATCH, MINIBATCH = 32, 16
 PARTS = ("rollout", "frozen", "reward", "policy", "reference", "update")
 
 
-def settings(name: str, int8: bool) -> Preset:
-    """The preset `name` at the benchmark's batch size, with or without 8-bit products."""
+def settings(name: str) -> Preset:
+    """The preset `name` at the benchmark's batch size."""
     preset = load_preset(name)
-    specs = {k: dataclasses.replace(v, int8=int8) for k, v in preset.models.items()}
     return dataclasses.replace(
         preset,
-        models=specs,
         generation_batch=BATCH,
         prompter=dataclasses.replace(
             preset.prompter, warm_start=dataclasses.replace(preset.prompter.warm_start, steps=8)
@@ -44,12 +44,30 @@ def settings(name: str, int8: bool) -> Preset:
     )
 
 
-class Ours:
-    """This project's trainer, one step at a time."""
+@contextlib.contextmanager
+def plain(precision: torch.dtype) -> Iterator[None]:
+    """Within: models are loaded in `precision`, with the products of PyTorch's own Linear."""
+    with (
+        mock.patch.object(models, "dtype", lambda: precision),
+        mock.patch.object(models, "to_fast", lambda model, *_: model),
+        mock.patch.object(models, "to_bf16", lambda model, *_: model),
+    ):
+        yield
 
-    def __init__(self, root: Path, preset: str, int8: bool):
-        self.cell = Cell(settings(preset, int8), "help", 0, root=root)
-        prompter = self.cell.untrained(progress=False)
+
+def loaded(cell: Cell) -> Prompter:
+    """The prompter of `cell` at its reference; its frozen LLM is loaded beside it."""
+    _ = cell.frozen
+    return cell.untrained(progress=False)
+
+
+class Ours:
+    """This project's trainer, one step at a time; `exact` in float32, whatever the CPU has."""
+
+    def __init__(self, root: Path, preset: str, exact: bool):
+        self.cell = Cell(settings(preset), "help", 0, root=root / f"exact-{exact}")
+        with plain(torch.float32) if exact else contextlib.nullcontext():
+            prompter = loaded(self.cell)
         self.trainer = ppo.Trainer(
             prompter.policy,
             self.cell.prompts("train"),
@@ -71,8 +89,10 @@ class TRLs:
     """TRL's PPOTrainer on the same work, its frozen LLM asked through transformers.generate."""
 
     def __init__(self, root: Path, preset: str, best: bool):
-        cell = Cell(settings(preset, int8=False), "help", 0, root=root)
-        prompter = cell.untrained(progress=False)
+        cell = Cell(settings(preset), "help", 0, root=root / f"trl-{best}")
+        precision = models.dtype() if best else torch.float32
+        with plain(precision):
+            prompter = loaded(cell)
         policy, tokenizer = prompter.policy.model, prompter.policy.tokenizer
         prompts = cell.prompts("train")
         queries = prompter.policy.encode(prompter.messages(prompts))
@@ -80,15 +100,14 @@ class TRLs:
         self.frozen, self.seconds = cell.frozen, dict.fromkeys(PARTS, 0.0)
         if best:
             value = ValueOnTrunk(policy, torch.nn.Linear(policy.config.hidden_size, 1))
-            half = models.dtype() == torch.bfloat16
-            switches = {"gradient_checkpointing": False, "bf16": half}
+            switches = {"gradient_checkpointing": False, "bf16": precision == torch.bfloat16}
         else:
             value = AutoModelForSequenceClassification.from_pretrained(
                 models._resolve(cell.preset.models[cell.pair[0]]), num_labels=1
             )
             switches = {}
         arguments = TRLConfig(
-            output_dir=str(root / f"trl-{best}"),
+            output_dir=str(root / f"trl-{best}" / "trainer"),
             use_cpu=models.device().type == "cpu",
             report_to="none",
             disable_tqdm=True,
@@ -199,6 +218,6 @@ def stock_generate(policy: Policy, prompts: list[str], seed: int) -> list[genera
 CONTENDERS = {
     "TRL, its defaults": lambda root, preset: TRLs(root, preset, best=False),
     "TRL, at its best": lambda root, preset: TRLs(root, preset, best=True),
-    "alignpro, fp32": lambda root, preset: Ours(root, preset, int8=False),
-    "alignpro": lambda root, preset: Ours(root, preset, int8=True),
+    "alignpro, fp32": lambda root, preset: Ours(root, preset, exact=True),
+    "alignpro": lambda root, preset: Ours(root, preset, exact=False),
 }

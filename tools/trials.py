@@ -11,12 +11,13 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from contenders import MINIBATCH, settings
+from contenders import MINIBATCH, plain, settings
 from transformers.cache_utils import DynamicLayer
 
 from alignpro import logprobs, models
 from alignpro.experiments import Cell
 from alignpro.generation import Policy, filter_logits
+from alignpro.models import Int8Linear, PackedLinear, dtype
 from alignpro.prompter import NEUTRAL_MENU, Prompter
 
 Work = Callable[[], object]
@@ -74,19 +75,26 @@ def patched(name: str, value: object) -> Callable[[], contextlib.AbstractContext
     return lambda: mock.patch(f"alignpro.{name}", value)
 
 
+def without_tiles() -> contextlib.AbstractContextManager:
+    """Within: the CPU says it has no AMX tiles, so that products take the next best form."""
+    return mock.patch.object(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
 def sampling_pairs(root: Path, preset: str) -> Pairs:
     """Sampling, without and with each optimisation; answers are cut at half of their length."""
-    eight, exact = (Cell(settings(preset, int8=i), "help", 0, root=root) for i in (True, False))
-    prompts = eight.prompts("train")[:MINIBATCH]
-    prompter, frozen = eight.untrained(progress=False), eight.frozen
+    cell = Cell(settings(preset), "help", 0, root=root)
+    prompts, spec, precision = cell.prompts("train")[:MINIBATCH], cell.preset.models["F1"], dtype()
+    prompter, frozen = cell.untrained(progress=False), cell.frozen
     half = dataclasses.replace(frozen.sampling, max_new_tokens=frozen.sampling.max_new_tokens // 2)
     frozen.sampling = half
 
-    def loaded(precision: torch.dtype) -> Policy:
-        model, tokenizer = models.load(exact.preset.models["F1"], precision=precision)
-        return Policy(model, tokenizer, half, MINIBATCH)
+    def answers(precision: torch.dtype, form: Callable | None = None) -> Work:
+        model, tokenizer = models.load(spec, precision=precision)
+        if form:
+            models.swap_linears(model, form)
+        return answers_of(Policy(model, tokenizer, half, MINIBATCH))
 
-    def answers(policy: Policy) -> Work:
+    def answers_of(policy: Policy) -> Work:
         return lambda: policy.generate([str(x) for x in prompts], seed=0)
 
     def writes():
@@ -95,46 +103,63 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
     def endless():
         return mock.patch.object(prompter.policy, "eos_ids", torch.tensor([], dtype=torch.long))
 
-    fp32, sampled, part = answers(loaded(torch.float32)), answers(frozen), "frozen LLM"
-    whole = under(patched("generation.filter_logits", _sorted_filter), sampled)
-    stock = under(patched("generation.GrowingLayer", DynamicLayer), sampled)
+    fp32, fast, part = answers(torch.float32), answers_of(frozen), "frozen LLM"
+    whole = under(patched("generation.filter_logits", _sorted_filter), fast)
+    stock = under(patched("generation.GrowingLayer", DynamicLayer), fast)
     apart = under(patched("generation.shared_prefix", lambda encoded: 0), writes)
-    return {
-        (part, "8-bit products"): (fp32, sampled),
-        (part, "top-k before the sort"): (whole, sampled),
-        (part, "a cache that grows in chunks"): (stock, sampled),
-        (part, "the whole model in bf16"): (fp32, answers(loaded(torch.bfloat16))),
+    pairs = {
+        (part, "weights laid out once, float32"): (fp32, answers(torch.float32, PackedLinear)),
+        (part, "top-k before the sort"): (whole, fast),
+        (part, "a cache that grows in chunks"): (stock, fast),
+        (part, "the whole model in bf16"): (fp32, answers(torch.bfloat16)),
         ("rollout", "shared prefix read once"): (apart, writes),
         ("rollout", "rows leave the batch as they end"): (under(endless, writes), writes),
     }
+    if torch.cpu._is_vnni_supported():
+        pairs[part, "8-bit products"] = fp32, answers(torch.float32, Int8Linear)
+    if precision == torch.bfloat16:
+        pairs[part, "weights laid out once, bf16"] = answers(precision), fast
+    return pairs
 
 
 def learning_pairs(root: Path, preset: str) -> Pairs:
     """Log-probabilities and update, without and with each optimisation."""
-    eight, exact = (Cell(settings(preset, int8=i), "help", 0, root=root) for i in (True, False))
-    prompts, part = eight.prompts("train")[:MINIBATCH], "log-probabilities and update"
-    ours, fp32 = eight.untrained(progress=False), exact.untrained(progress=False)
-    with patched("models.to_bf16", lambda model, spec: model)():
-        below = eight.untrained(progress=False)
-    with patched("models.dtype", lambda: torch.bfloat16)():
-        half = exact.untrained(progress=False)
-    learn, exactly, learn_below = (learner(p, prompts) for p in (ours, fp32, below))
-    once = "one product for the head, not one a row"
+    cell, part = Cell(settings(preset), "help", 0, root=root), "log-probabilities and update"
+    prompts, once = cell.prompts("train")[:MINIBATCH], "one product for the head, not one a row"
+
+    def prompter() -> Prompter:
+        return cell.untrained(progress=False)
+
+    ours = prompter()
+    with plain(torch.float32):
+        fp32 = prompter()
+    with plain(torch.bfloat16):
+        half = prompter()
+    learn, exactly, halved = (learner(p, prompts) for p in (ours, fp32, half))
     apart = under(patched("logprobs.shared_prefix", lambda encoded: 0), learn)
     again = under(patched("logprobs.with_trunk", lambda model, batch, pad: batch), learn)
-    return {
+    pairs = {
         (part, "trunk computed once"): (again, learn),
         (part, "shared prefix read once"): (apart, learn),
-        (part, "8-bit products below the adapter"): (exactly, learn_below),
-        (part, "bf16 products beside the adapter"): (learn_below, learn),
-        (part, "the whole model in bf16"): (exactly, learner(half, prompts)),
+        (part, "the whole model in bf16"): (exactly, halved),
         ("fp32 log-probabilities", once): heads(fp32, prompts),
         # Without it each row copies the head: a few rows are enough to see that.
         ("bf16 log-probabilities", once): heads(half, prompts[:4]),
         ("reference", "the adapter switched off, no second model"): references(
-            ours, eight.frozen, prompts
+            ours, cell.frozen, prompts
         ),
     }
+    if torch.cpu._is_vnni_supported():
+        with without_tiles():
+            few = learner(prompter(), prompts)
+            with patched("models.to_bf16", lambda model, spec: model)():
+                below = learner(prompter(), prompts)
+        pairs[part, "8-bit products below the adapter"] = exactly, below
+        if torch.cpu._is_avx512_bf16_supported():
+            pairs[part, "bf16 products beside the adapter"] = below, few
+    if dtype() == torch.bfloat16:
+        pairs[part, "weights laid out once, bf16"] = halved, learn
+    return pairs
 
 
 def heads(prompter: Prompter, prompts: list) -> tuple[Work, Work]:
