@@ -179,6 +179,21 @@ def test_every_trial_runs_and_leaves_no_patch_behind(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_every_contender_makes_a_step_of_all_its_parts(tmp_path, monkeypatch, precision):
+    from contenders import CONTENDERS
+
+    from alignpro import models
+
+    monkeypatch.setattr(models, "dtype", lambda: precision)
+    for name, make in CONTENDERS.items():
+        seconds = make(tmp_path, "smoke").step()
+        assert list(seconds) == list(PARTS)
+        missing = {"policy"} if name.startswith("TRL") else set()
+        assert {part for part, spent in seconds.items() if spent <= 0} == missing, name
+
+
+@pytest.mark.slow
 def test_a_step_reads_each_weight_once_a_pass(tmp_path):
     """Sampling reads all weights for each token, and once more for the queries' shared prefix."""
     from bench import work_of_a_step

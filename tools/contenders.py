@@ -99,7 +99,9 @@ class TRLs:
         by_query = {tuple(q): x for q, x in zip(queries, prompts)}
         self.frozen, self.seconds = cell.frozen, dict.fromkeys(PARTS, 0.0)
         if best:
-            value = ValueOnTrunk(policy, torch.nn.Linear(policy.config.hidden_size, 1))
+            value = ValueOnTrunk(
+                policy, torch.nn.Linear(policy.config.hidden_size, 1, dtype=precision)
+            )
             switches = {"gradient_checkpointing": False, "bf16": precision == torch.bfloat16}
         else:
             value = AutoModelForSequenceClassification.from_pretrained(
