@@ -152,15 +152,18 @@ oracle_figures.training_cost(runs, frozen);
 # (temperature 1, nothing cut off), since its KL would otherwise be that of another distribution.
 # Compare what is *gained*, not the heights.
 #
-# Time is that of the machine as it was, busy or not. Seeds of one configuration do equal work, so the
-# seconds that a step took them say how far time can be trusted:
+# Time is that of the machine as it was, busy or not, and not every run had the same machine. Seeds of
+# one configuration do equal work, so the seconds that a step took them say how far time can be trusted:
 
 # %%
-machine = runs.groupby(["configuration", "seed"])["seconds"].agg(["max", "size"])
-(machine["max"] / machine["size"]).rename("seconds a step").round(1).unstack()
+names = cards["configuration"].replace({"align-pro": "Align-Pro", "rlhf": "RLHF"})
+cards = cards.assign(configuration=names).set_index(["configuration", "seed"]).sort_index()
+machine = pd.DataFrame(list(cards["hardware"]), index=cards.index).dropna(axis=1, how="all")
+steps = runs.groupby(["configuration", "seed"])["seconds"].agg(lambda s: s.max() / len(s))
+machine.fillna("not noted").assign(**{"seconds a step": steps.round(1)})
 
 # %% [markdown]
-# Where they differ much, tokens are the firmer measure. At equal cost, by both:
+# Where machines or seconds differ, tokens are the measure to go by. At equal cost, by both:
 
 # %%
 oracle.at_equal_cost(runs, "seconds").round(3)
@@ -175,9 +178,7 @@ oracle.at_equal_cost(runs, "tokens").round(3)
 # ## What was trained, and what it cost
 
 # %%
-names = cards["configuration"].replace({"align-pro": "Align-Pro", "rlhf": "RLHF"})
-cost = cards.assign(configuration=names).set_index(["configuration", "seed"])
-cost = cost[["trained_parameters", "training_seconds"]]
+cost = cards[["trained_parameters", "training_seconds"]]
 used = runs.groupby(["configuration", "seed"]).agg(steps=("step", "max"), tokens=("tokens", "max"))
 cost = cost.join(used).sort_index()
 means = table.groupby(["configuration", "seed"])["reward"].mean()
