@@ -160,7 +160,7 @@ names = cards["configuration"].replace({"align-pro": "Align-Pro", "rlhf": "RLHF"
 cards = cards.assign(configuration=names).set_index(["configuration", "seed"]).sort_index()
 machine = pd.DataFrame(list(cards["hardware"]), index=cards.index).dropna(axis=1, how="all")
 steps = runs.groupby(["configuration", "seed"])["seconds"].agg(lambda s: s.max() / len(s))
-machine.fillna("not noted").assign(**{"seconds a step": steps.round(1)})
+machine.astype(object).fillna("not noted").assign(**{"seconds a step": steps.round(1)})
 
 # %% [markdown]
 # Where machines or seconds differ, tokens are the measure to go by. At equal cost, by both:
@@ -217,8 +217,8 @@ else:
     print("no run of the oracle is kept: the third part cannot be judged from this page yet")
 
 # %% [markdown]
-# Gains an hour depend on where a run is stopped, since both curves flatten: read them beside the
-# curves. And what a small model shows, with LoRA on both sides, is no measurement of the paper's
+# Gains an hour are those of the machines above, and both depend on where a run is stopped, since the
+# curves flatten: read them beside the curves. And what a small model shows, with LoRA on both sides, is no measurement of the paper's
 # setting.
 #
 # ## The free oracles
