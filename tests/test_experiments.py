@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alignpro import models
 from alignpro.config import PRESETS, ConfigError, ModelSpec
 from alignpro.experiments import Cell
 from alignpro.matrix import (
@@ -219,6 +220,8 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     text = (PRESETS / "smoke.yaml").read_text()
     preset = tmp_path / "one_step.yaml"
     preset.write_text(text.replace("  steps: 4", "  steps: 1").replace("  steps: 3", "  steps: 1"))
+    # A process's share is rounded in other places than the whole.
+    rounding = 1e-5 if models.dtype() == torch.float32 else 2e-4
     for processes in "12":
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes),
@@ -239,7 +242,7 @@ def test_two_processes_give_the_result_of_one(tmp_path):
         cards = [json.loads((run / "card.json").read_text()) for run in runs]
         assert [card["processes"] for card in cards] == [1, 2]
         for name in metrics[0].keys() - {n for n in metrics[0] if n.startswith("time/")}:
-            assert metrics[1][name] == pytest.approx(metrics[0][name], abs=1e-5), name
+            assert metrics[1][name] == pytest.approx(metrics[0][name], abs=rounding), name
 
 
 @pytest.mark.slow
