@@ -46,7 +46,10 @@ def _grouped_bars(axes, cells: pd.DataFrame, column: str) -> None:
 
 
 def reward_distributions(table: pd.DataFrame, configurations: Sequence[str]) -> Figure:
-    """Rewards of single answers by configuration: density above, quartiles, a dot a prompt."""
+    """Rewards of single answers by configuration: density above, quartiles, a dot a prompt.
+
+    A configuration that a dataset has no answers of leaves its row empty there.
+    """
     datasets = list(table["dataset"].unique())
     figure, grid = plt.subplots(
         1, len(datasets), figsize=(4.6 * len(datasets) + 1.5, 0.8 * len(configurations) + 1.2),
@@ -55,7 +58,8 @@ def reward_distributions(table: pd.DataFrame, configurations: Sequence[str]) -> 
     for axes, dataset in zip(grid.flat, datasets):
         part = table[table["dataset"] == dataset]
         for row, name in enumerate(configurations):
-            _raincloud(axes, part[part["configuration"] == name], row, COLORS[name])
+            if name in set(part["configuration"]):
+                _raincloud(axes, part[part["configuration"] == name], row, COLORS[name])
         axes.set(xlabel="reward r*", title=dataset, xlim=(-0.02, 1.02))
     grid[0, 0].set_yticks(range(len(configurations)), configurations)
     grid[0, 0].invert_yaxis()

@@ -146,7 +146,8 @@ table(speed.trial_table)
 #   PyTorch's integer products are far slower than float32. With AMX tiles bf16 takes their place, since
 #   rounding inputs to 8 bits costs more there than the products.
 # * **Weights laid out once**: PyTorch lays them out anew for each product. Taken with AMX tiles, where
-#   that is a large part of a small product; in float32 it is not taken, and its row says why.
+#   that is a large part of a small product. In float32 it is not taken: its row speaks of this machine,
+#   and the CPUs that are left with float32, those with AVX2 alone, are not among those measured here.
 # * **Top-k before the sort**: a nucleus among k tokens needs no sort of the vocabulary.
 # * **A cache that grows in chunks**: the stock one copies all keys and values for every token.
 # * **Rows leave the batch as they end**, where most end early: rewrites do, cut answers do not.

@@ -13,6 +13,7 @@ from alignpro.evaluation import compare_runs
 from alignpro.experiments import RESULTS
 from alignpro.generation import Response
 from alignpro.matrix import reference_tables
+from alignpro.matrix_figures import reward_distributions
 from alignpro.rewards import rubric
 
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/*/seed*/card.json"))
@@ -63,3 +64,17 @@ def test_the_table_of_runs_is_plain_arithmetic_on_the_files(dataset):
         assert row["gain"] == pytest.approx(gain)
         assert row["Align-Pro"] == pytest.approx(rewards["Align-Pro"].mean())
         assert row["low"] < gain < row["high"]
+
+
+def test_a_configuration_that_one_dataset_lacks_leaves_its_row_empty_there():
+    """As the oracle does while it has run on some of the sets only."""
+    table = pd.DataFrame(
+        [
+            {"dataset": d, "configuration": c, "id": f"{d}{i}", "reward": 0.1 * i}
+            for d, c in (("help", "RLHF"), ("help", "Align-Pro"), ("chat", "Align-Pro"))
+            for i in range(6)
+        ]
+    )
+    figure = reward_distributions(table, ["Align-Pro", "RLHF"])
+    rows = {axes.get_title(): len(axes.lines) for axes in figure.axes}
+    assert rows == {"help": 2, "chat": 1}, "one median a cloud"

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -217,7 +216,9 @@ def main() -> None:
         root, preset = Path(folder), arguments.preset
         if arguments.memory:
             CONTENDERS[arguments.memory](root, preset).step()
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+            # Not getrusage: what it says of a child starts at the peak of the parent.
+            peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            print(int(peak[1]) * 1024 / 1e9)
             return
         record = Record(arguments.results, preset)
         for section, make in (("sampling", sampling), ("steps", steps), ("trials", trials)):
