@@ -178,10 +178,10 @@ class PackedLinear(torch.nn.Module):
     PyTorch lays the weights of a Linear out anew for every product. Without gradients.
     """
 
-    def __init__(self, linear: torch.nn.Linear, rows: int = 64):
+    def __init__(self, linear: torch.nn.Linear):
         super().__init__()
-        # The result does not depend on `rows`: it is for how many the layout is the fastest one.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+        # The layout is the fastest for 64 rows; any number can be multiplied.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 64)
         self.register_buffer("bias", linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# What asking again would not change.
+# Refusals that the client's asking again has not changed (429), or would not.
 REFUSALS = {
     401: "refuses the key: set OPENAI_API_KEY (a judge also takes it as api_key)",
     403: "does not allow these calls with this key",

@@ -80,7 +80,8 @@ laptop
 # Measured: minutes of training, without evaluation. *threads* are those of the run: two runs with
 # one each, side by side, use two cores best, and each takes longer. CPUs with AVX2 alone multiply
 # in float32, those with AVX512-VNNI in 8 bits, those with AMX tiles in bfloat16, the quickest.
-# `torchrun --nproc_per_node 2 -m alignpro reproduce --preset cpu` shares each batch out between two processes.
+# `torchrun --nproc_per_node 2 -m alignpro reproduce --preset cpu` shares each batch out between two
+# processes.
 #
 # ## A borrowed GPU
 #

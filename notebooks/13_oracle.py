@@ -180,7 +180,7 @@ oracle.at_equal_cost(runs, "tokens").round(3)
 # %%
 cost = cards[["trained_parameters", "training_seconds"]]
 used = runs.groupby(["configuration", "seed"]).agg(steps=("step", "max"), tokens=("tokens", "max"))
-cost = cost.join(used).sort_index()
+cost = cost.join(used)
 means = table.groupby(["configuration", "seed"])["reward"].mean()
 cost["held-out gain"] = means - means["No Fine-Tuning"].reindex(means.index, level="seed")
 cost["gain an hour"] = cost["held-out gain"] / cost["training_seconds"] * 3600
@@ -218,8 +218,8 @@ else:
 
 # %% [markdown]
 # Gains an hour are those of the machines above, and both depend on where a run is stopped, since the
-# curves flatten: read them beside the curves. And what a small model shows, with LoRA on both sides, is no measurement of the paper's
-# setting.
+# curves flatten: read them beside the curves. And what a small model shows, with LoRA on both sides,
+# is no measurement of the paper's setting.
 #
 # ## The free oracles
 #

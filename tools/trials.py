@@ -83,7 +83,7 @@ def without_tiles() -> contextlib.AbstractContextManager:
 def sampling_pairs(root: Path, preset: str) -> Pairs:
     """Sampling, without and with each optimisation; answers are cut at half of their length."""
     cell = Cell(settings(preset), "help", 0, root=root)
-    prompts, spec, precision = cell.prompts("train")[:MINIBATCH], cell.preset.models["F1"], dtype()
+    prompts, spec = cell.prompts("train")[:MINIBATCH], cell.preset.models["F1"]
     prompter, frozen = cell.untrained(progress=False), cell.frozen
     half = dataclasses.replace(frozen.sampling, max_new_tokens=frozen.sampling.max_new_tokens // 2)
     frozen.sampling = half
@@ -117,8 +117,8 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
     }
     if torch.cpu._is_vnni_supported():
         pairs[part, "8-bit products"] = fp32, answers(torch.float32, Int8Linear)
-    if precision == torch.bfloat16:
-        pairs[part, "weights laid out once, bf16"] = answers(precision), fast
+    if dtype() == torch.bfloat16:
+        pairs[part, "weights laid out once, bf16"] = answers(torch.bfloat16), fast
     return pairs
 
 
