@@ -65,13 +65,13 @@ def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
 
 
 def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Run what is missing of the matrix, and draw each dataset's runs; 1 where a cell failed."""
+    """Run what is missing of the matrix, and draw all that is kept; 1 where a cell failed."""
     import torch
 
-    from alignpro.evaluation import compare_runs
     from alignpro.experiments import RESULTS
-    from alignpro.figures import run_means, use_style
-    from alignpro.matrix import reference_tables, reproduce
+    from alignpro.figures import use_style
+    from alignpro.matrix import matrix_summary, matrix_table, reproduce
+    from alignpro.matrix_figures import paper_figure
     from alignpro.models import process
 
     if arguments.threads:
@@ -80,13 +80,12 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     seeds = None if arguments.seed is None else [arguments.seed]
     results = Path(arguments.results or RESULTS)
     failed = reproduce(preset, arguments.runs, results, datasets, seeds)
-    if not process().is_main_process:
-        return 1 if failed else 0
-    use_style()
-    for folder in sorted((results / preset.name).glob("*/")):
-        runs = compare_runs(reference_tables(preset.name, folder.name, results), resamples=100)
-        figure = run_means(runs, f"Held-out prompts of `{folder.name}`, one dot a run")
-        figure.savefig(results / preset.name / f"{folder.name}.png", dpi=150)
+    folder = results / preset.name
+    if process().is_main_process and folder.is_dir():
+        use_style()
+        cells = matrix_summary(matrix_table(preset.name, results), resamples=1000)
+        figure = paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward")
+        figure.savefig(folder / "mean_reward.png", dpi=150)
     return 1 if failed else 0
 
 
