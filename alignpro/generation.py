@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers.cache_utils import Cache, DynamicLayer
 
 from alignpro.config import SamplingConfig
+from alignpro.models import decoder
 from alignpro.runs import stage_seed
 
 
@@ -79,11 +80,13 @@ def sample_tokens(
     if sampling.temperature == 0:
         return logits.argmax(-1)
     kept, ids = filter_logits(logits, sampling.temperature, sampling.top_k, sampling.top_p)
-    # Gumbel-max: exact, and far cheaper than multinomial over a full vocabulary.
-    noise = torch.empty_like(kept)
-    for row, generator in zip(noise, generators, strict=True):
-        row.exponential_(generator=generator)
-    choice = (kept - noise.log()).argmax(-1)
+    # One number a row, looked up among the cumulated probabilities: noise for every entry of the
+    # vocabulary, as Gumbel-max needs it, costs more than the model's last layers.
+    mass = kept.softmax(-1).cumsum(-1, dtype=torch.float64)
+    drawn = torch.stack(
+        [torch.rand(1, generator=g, device=g.device, dtype=mass.dtype) for g in generators]
+    )
+    choice = torch.searchsorted(mass, drawn * mass[:, -1:], right=True)[:, 0]
     return choice if ids is None else ids.gather(-1, choice[:, None])[:, 0]
 
 
@@ -176,7 +179,8 @@ class Policy:
         cache = Cache(layer_class_to_replicate=GrowingLayer)
         shared = shared_prefix(encoded)
         if shared:
-            self.model(torch.tensor([encoded[0][:shared]], device=device), past_key_values=cache)
+            prefix = torch.tensor([encoded[0][:shared]], device=device)
+            decoder(self.model)(prefix, past_key_values=cache, use_cache=True)
             cache.batch_repeat_interleave(len(encoded))
         ids, mask = left_pad([e[shared:] for e in encoded], self.tokenizer.pad_token_id, device)
         mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=-1)

@@ -16,6 +16,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from alignpro.generation import left_pad, shared_prefix
+from alignpro.models import decoder
 
 
 @dataclass
@@ -72,7 +73,8 @@ def forward(
     parts = []
     for index in order.split(group):
         part = batch.rows(index)
-        logp, hidden = _forward_group(model, part, pad_id)
+        with _attention_with_a_fast_backward(model):
+            logp, hidden = _forward_group(model, part, pad_id)
         sampled = logp.gather(-1, part.tokens[..., None])[..., 0] * part.mask
         spread = -(logp.detach().exp() * logp.detach()).sum(-1) * part.mask
         hidden = hidden.detach() * part.mask[..., None]
@@ -94,6 +96,25 @@ def _by_length(batch: Batch) -> torch.Tensor:
     return lengths.argsort(stable=True).to(batch.tokens.device)
 
 
+@contextmanager
+def _attention_with_a_fast_backward(model) -> Iterator[None]:
+    """Within: attention in plain products where a CPU computes in bf16, else the model's own.
+
+    The fused one's backward pass takes several times as long there. Also without gradients, so that
+    a policy before its first update has the log-probabilities that it is compared with.
+    """
+    inner = decoder(model)
+    if inner.device.type != "cpu" or inner.dtype != torch.bfloat16:
+        yield
+        return
+    own = inner.config._attn_implementation
+    inner.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(own)
+
+
 def _forward_group(model, batch: Batch, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities [B, T, V] of each next token, and final hidden states [B, T, H]."""
     width = batch.tokens.shape[1]
@@ -103,13 +124,16 @@ def _forward_group(model, batch: Batch, pad_id: int) -> tuple[torch.Tensor, torc
 
 
 def _run(model, batch: Batch, pad_id: int, **options):
-    """One pass over queries and completions; gradients flow through the shared prefix too."""
+    """One pass over queries and completions; gradients flow through the shared prefix too.
+
+    `model` may also be the decoder alone.
+    """
     device, size = batch.tokens.device, len(batch.tokens)
     cache, shared, trunk = DynamicCache(), batch.shared, batch.trunk
     if shared:
         prefix = torch.tensor([batch.queries[0][:shared]], device=device)
         with _starting_at(model, trunk, trunk and trunk.prefix):
-            model(prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            decoder(model)(prefix, past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(size)
     own, own_mask = left_pad([q[shared:] for q in batch.queries], pad_id, device)
     mask = torch.cat([own_mask.new_ones(size, shared), own_mask, batch.mask.long()], dim=-1)
@@ -135,17 +159,12 @@ def _padded(batch: Batch, own_width: int) -> torch.Tensor:
     return states
 
 
-def _layers(model) -> nn.ModuleList:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base.get_decoder().layers
-
-
 def with_trunk(model, batch: Batch, pad_id: int, group: int = 24) -> Batch:
     """`batch` with its trunk computed, so that `forward` runs the adapted layers only.
 
     Where the first layer is adapted already, or none is, there is no trunk to share.
     """
-    layers = _layers(model)
+    layers = decoder(model).layers
     adapted = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
     if adapted[0] or not any(adapted):
         return batch
@@ -155,11 +174,10 @@ def with_trunk(model, batch: Batch, pad_id: int, group: int = 24) -> Batch:
     for index in _by_length(batch).split(group):
         part = batch.rows(index)
         seen: list[torch.Tensor] = []
-        whole = _layers(model)
         # What the adapted layers would return is not needed.
-        kept = [*whole[:first], _Keep(seen), *(_Pass() for _ in whole[first + 1 :])]
+        kept = [*layers[:first], _Keep(seen), *(_Pass() for _ in layers[first + 1 :])]
         with torch.no_grad(), _swapped(model, kept):
-            _run(model, part, pad_id, logits_to_keep=1)
+            _run(decoder(model), part, pad_id)
         *before, states = seen
         prefix = before[0] if before else None
         own_width = states.shape[1] - part.tokens.shape[1]
@@ -204,13 +222,12 @@ class _Feed(_Pass):
 
 @contextmanager
 def _swapped(model, layers: list[nn.Module]) -> Iterator[None]:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder, whole = base.get_decoder(), _layers(model)
-    decoder.layers = nn.ModuleList(layers)
+    inner = decoder(model)
+    whole, inner.layers = inner.layers, nn.ModuleList(layers)
     try:
         yield
     finally:
-        decoder.layers = whole
+        inner.layers = whole
 
 
 @contextmanager
@@ -219,7 +236,7 @@ def _starting_at(model, trunk: Trunk | None, states: torch.Tensor | None) -> Ite
     if trunk is None:
         yield
         return
-    whole = _layers(model)
+    whole = decoder(model).layers
     # Every layer keeps its index: the mask and the cache are chosen by it.
     skipped = [_Feed(states), *(_Pass() for _ in range(trunk.first - 1))]
     with _swapped(model, [*skipped, *whole[trunk.first :]]):

@@ -109,7 +109,17 @@ def _contiguous(head: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[tor
 
     PyTorch multiplies such a slice row by row, and in bfloat16 on a CPU copies the head for each.
     """
-    return tuple(x.contiguous() for x in states)
+    # `contiguous` would return the slice of a single row as it is, strides and all.
+    return tuple(x.clone(memory_format=torch.contiguous_format) for x in states)
+
+
+def decoder(model: torch.nn.Module) -> torch.nn.Module:
+    """The layers of a causal language model, adapter and all, without its head.
+
+    A pass through it fills a cache as one of the model does, and multiplies by no vocabulary.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.get_decoder()
 
 
 @contextlib.contextmanager
@@ -204,7 +214,7 @@ def to_fast(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) ->
         form = Int8Linear if spec.int8 and torch.cpu._is_vnni_supported() else None
     if form is None:
         return model
-    layers = model.get_decoder().layers
+    layers = decoder(model).layers
     parts = layers[: len(layers) - trained_layers] if trained_layers else [model]
     for part in parts:
         swap_linears(part, form)

@@ -40,13 +40,13 @@ def step_table(bench: dict) -> pd.DataFrame:
 
 
 def sampling_table(bench: dict) -> pd.DataFrame:
-    """A row a sampler: tokens a second, and over those of the first, transformers.generate."""
+    """A row a sampler: tokens a second, and over those of the one that it stands `beside`."""
     rows = pd.DataFrame(bench["sampling"])
     rows["rate"] = rows["tokens"] / rows["seconds"]
     rates = rows.pivot(index="sampler", columns="round", values="rate")
-    order = rows["sampler"].unique()
-    table = _over_rounds(rates / rates.loc[order[0]])
-    return table.assign(tokens_per_second=rates.max(axis=1)).loc[order]
+    beside = rows.drop_duplicates("sampler").set_index("sampler")["beside"]
+    table = _over_rounds(rates.loc[beside.index] / rates.loc[beside].to_numpy())
+    return table.assign(tokens_per_second=rates.max(axis=1), beside=beside)
 
 
 def trial_table(bench: dict) -> pd.DataFrame:

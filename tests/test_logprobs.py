@@ -1,12 +1,17 @@
 """Log-probabilities against one plain pass per row: the savings change no number."""
 
+import contextlib
 import dataclasses
+from unittest import mock
 
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from alignpro.config import ModelSpec
 from alignpro.logprobs import forward, make_batch, with_trunk
+from alignpro.models import decoder, load
 from alignpro.prompter import add_lora
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
@@ -94,6 +99,29 @@ def test_the_trunk_changes_neither_values_nor_gradients(load_tiny, smoke, archit
     index = torch.tensor([2, 0])
     part = forward(model, trunk.rows(index), tokenizer.pad_token_id)[0]
     torch.testing.assert_close(part, results[0][0][index, : part.shape[1]], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_attention_in_plain_products_where_a_cpu_computes_in_bf16(architecture, precision):
+    """Close to the fused one's numbers, and switched back, since sampling is quicker with that."""
+    model, tokenizer = load(ModelSpec(f"tiny:{architecture}"), precision=precision)
+    batch = batch_of(tokenizer, ["an apple", "because of the air, they say", "tea"])
+    called = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            called.append(function.name())
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        logp, _, _ = forward(model, batch, tokenizer.pad_token_id)
+    fused = any("scaled_dot_product" in name for name in called)
+    assert fused == (precision == torch.float32)
+    assert decoder(model).config._attn_implementation == "sdpa"
+    with mock.patch("alignpro.logprobs._attention_with_a_fast_backward", contextlib.nullcontext):
+        by_fused, _, _ = forward(model, batch, tokenizer.pad_token_id)
+    torch.testing.assert_close(logp, by_fused, atol=0.1, rtol=0.02)
 
 
 def test_no_trunk_where_the_first_layer_is_adapted_or_none_is(load_tiny, smoke):

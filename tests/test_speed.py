@@ -33,10 +33,22 @@ def bench():
         ],
         "memory": [{"contender": "TRL", "gb": 4.0}, {"contender": "alignpro", "gb": 1.5}],
         "sampling": [
-            {"sampler": "stock", "tokens": 100, "seconds": 2, "round": 0},
-            {"sampler": "ours", "tokens": 90, "seconds": 1, "round": 0},
-            {"sampler": "stock", "tokens": 100, "seconds": 4, "round": 1},
-            {"sampler": "ours", "tokens": 100, "seconds": 1, "round": 1},
+            {"sampler": name, "beside": beside, "tokens": tokens, "seconds": seconds, "round": n}
+            for n, rows in enumerate(
+                [
+                    [
+                        ("stock", "stock", 100, 2),
+                        ("half", "half", 99, 1),
+                        ("ours", "half", 90, 0.5),
+                    ],
+                    [
+                        ("stock", "stock", 100, 4),
+                        ("half", "half", 90, 1),
+                        ("ours", "half", 90, 0.2),
+                    ],
+                ]
+            )
+            for name, beside, tokens, seconds in rows
         ],
         "trials": [
             {"trial": t, "part": "rollout", "without": a, "with": b, "round": n}
@@ -69,10 +81,11 @@ def test_ratios_are_taken_round_by_round_and_seconds_from_the_fastest(bench):
     assert table["peak_gb"].fillna(0).tolist() == [4, 0, 1.5]
 
 
-def test_sampling_is_compared_with_transformers(bench):
+def test_a_sampler_is_compared_with_the_one_that_it_stands_beside(bench):
     table = speed.sampling_table(bench)
-    assert table["tokens_per_second"].tolist() == [50, 100]
-    assert table["ratio"].tolist() == pytest.approx([1, (1.8 + 4) / 2])
+    assert table["tokens_per_second"].tolist() == [50, 99, 450]
+    assert table["ratio"].tolist() == pytest.approx([1, 1, (180 / 99 + 5) / 2])
+    assert table["beside"].tolist() == ["stock", "half", "half"]
 
 
 def test_a_trial_whose_rounds_disagree_is_no_gain(bench):
@@ -195,7 +208,7 @@ def test_every_contender_makes_a_step_of_all_its_parts(tmp_path, monkeypatch, pr
 
 @pytest.mark.slow
 def test_a_step_reads_each_weight_once_a_pass(tmp_path):
-    """Sampling reads all weights for each token, and once more for the queries' shared prefix."""
+    """Sampling reads all weights for each token, and all but the head for the shared prefix."""
     from bench import work_of_a_step
     from contenders import Ours
 
@@ -204,7 +217,8 @@ def test_a_step_reads_each_weight_once_a_pass(tmp_path):
     assert list(work) == ["rollout", "score", "policy", "reference", "update"]
     for part, policy in (("rollout", ours.trainer.policy), ("score", ours.cell.frozen)):
         linear = [m for m in policy.model.modules() if isinstance(m, torch.nn.Linear)]
-        passes = work[part]["gb"] * 1e9 / sum(m.weight.nbytes for m in linear)
+        read = work[part]["gb"] * 1e9 + policy.model.get_output_embeddings().weight.nbytes
+        passes = read / sum(m.weight.nbytes for m in linear)
         assert passes == pytest.approx(round(passes), abs=1e-6)
         assert 2 <= round(passes) <= 1 + policy.sampling.max_new_tokens
     assert all(row["gflop"] > 0 for row in work.values())

@@ -122,24 +122,34 @@ def steps(root: Path, preset: str) -> Measure:
 
 
 def sampling(root: Path, preset: str) -> Measure:
-    """Tokens and seconds of the frozen LLM's answers to a batch of prompts, by each sampler."""
+    """Tokens and seconds of the frozen LLM's answers to a batch of prompts, by each sampler.
+
+    `beside` names transformers' own sampler in the same precision; 8-bit products, which it lacks,
+    stand beside float32.
+    """
     cell = Cell(settings(preset), "help", 0, root=root)
-    model, tokenizer = models.load(cell.preset.models["F1"], precision=torch.float32)
-    fp32 = Policy(model, tokenizer, cell.preset.frozen, BATCH)
-    prompts = [str(x) for x in cell.prompts("train")]
+    prompts, spec = [str(x) for x in cell.prompts("train")], cell.preset.models["F1"]
+
+    def loaded(precision: torch.dtype) -> Policy:
+        return Policy(*models.load(spec, precision=precision), cell.preset.frozen, BATCH)
+
+    fp32, stock = loaded(torch.float32), "transformers.generate, fp32"
     samplers = {
-        "transformers.generate, fp32": lambda: stock_generate(fp32, prompts, seed=0),
-        "alignpro, fp32": lambda: fp32.generate(prompts, seed=0),
-        "alignpro": lambda: cell.frozen.generate(prompts, seed=0),
+        stock: (stock, lambda: stock_generate(fp32, prompts, seed=0)),
+        "alignpro, fp32": (stock, lambda: fp32.generate(prompts, seed=0)),
     }
+    if models.dtype() == torch.bfloat16:
+        half, stock = loaded(torch.bfloat16), "transformers.generate, bf16"
+        samplers[stock] = stock, lambda: stock_generate(half, prompts, seed=0)
+    samplers["alignpro"] = stock, lambda: cell.frozen.generate(prompts, seed=0)
 
     def measure() -> list[dict]:
         rows = []
-        for name, sample in samplers.items():
+        for name, (beside, sample) in samplers.items():
             started = time.perf_counter()
             tokens = sum(y.tokens for y in sample())
-            seconds = time.perf_counter() - started
-            rows.append({"sampler": name, "tokens": tokens, "seconds": round(seconds, 3)})
+            seconds = round(time.perf_counter() - started, 3)
+            rows.append({"sampler": name, "beside": beside, "tokens": tokens, "seconds": seconds})
             said(name, f"{tokens / seconds:6.0f} tokens/s")
         return rows
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -31,6 +31,32 @@ def _sorted_filter(logits, temperature, top_k, top_p):
         floor = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < floor, float("-inf"))
     return filter_logits(logits, temperature, 0, top_p)
+
+
+def _gumbel_max(logits, sampling, generators):
+    """Noise for each token of the vocabulary, the largest sum wins: the way not taken."""
+    kept, ids = filter_logits(logits, sampling.temperature, sampling.top_k, sampling.top_p)
+    noise = torch.empty_like(kept)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
+    choice = (kept - noise.log()).argmax(-1)
+    return choice if ids is None else ids.gather(-1, choice[:, None])[:, 0]
+
+
+@contextlib.contextmanager
+def head_after_prefix(model: torch.nn.Module) -> Iterator[None]:
+    """Within: logits of the shared prefix are computed too, though nothing asks for them."""
+    head = model.get_output_embeddings()
+
+    def ask(layers, inputs, out):
+        if len(out.last_hidden_state) == 1:
+            torch.nn.functional.linear(out.last_hidden_state[:, -1:], head.weight)
+
+    handle = models.decoder(model).register_forward_hook(ask)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def under(patch: Callable[[], contextlib.AbstractContextManager], work: Work) -> Work:
@@ -107,6 +133,7 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
     whole = under(patched("generation.filter_logits", _sorted_filter), fast)
     stock = under(patched("generation.GrowingLayer", DynamicLayer), fast)
     apart = under(patched("generation.shared_prefix", lambda encoded: 0), writes)
+    noisy = under(patched("generation.sample_tokens", _gumbel_max), writes)
     pairs = {
         (part, "weights laid out once, float32"): (fp32, answers(torch.float32, PackedLinear)),
         (part, "top-k before the sort"): (whole, fast),
@@ -114,6 +141,7 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
         (part, "the whole model in bf16"): (fp32, answers(torch.bfloat16)),
         ("rollout", "shared prefix read once"): (apart, writes),
         ("rollout", "rows leave the batch as they end"): (under(endless, writes), writes),
+        ("rollout", "one random number a row, not one a token"): (noisy, writes),
     }
     if torch.cpu._is_vnni_supported():
         pairs[part, "8-bit products"] = fp32, answers(torch.float32, Int8Linear)
@@ -138,9 +166,11 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
     learn, exactly, halved = (learner(p, prompts) for p in (ours, fp32, half))
     apart = under(patched("logprobs.shared_prefix", lambda encoded: 0), learn)
     again = under(patched("logprobs.with_trunk", lambda model, batch, pad: batch), learn)
+    asking = under(lambda: head_after_prefix(ours.policy.model), learn)
     pairs = {
         (part, "trunk computed once"): (again, learn),
         (part, "shared prefix read once"): (apart, learn),
+        (part, "no head after the shared prefix"): (asking, learn),
         (part, "the whole model in bf16"): (exactly, halved),
         ("fp32 log-probabilities", once): heads(fp32, prompts),
         # Without it each row copies the head: a few rows are enough to see that.
@@ -158,6 +188,8 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
         if torch.cpu._is_avx512_bf16_supported():
             pairs[part, "bf16 products beside the adapter"] = below, few
     if dtype() == torch.bfloat16:
+        fused = patched("logprobs._attention_with_a_fast_backward", contextlib.nullcontext)
+        pairs[part, "attention in plain products"] = under(fused, learn), learn
         pairs[part, "weights laid out once, bf16"] = halved, learn
     return pairs
 
