@@ -112,16 +112,17 @@ if bench:
 # %% [markdown]
 # ## Sampling
 #
-# The frozen LLM's answers to one batch, at the paper's temperature and truncation, by
-# `transformers.generate` and by our sampler in the same precision, then as the preset has it here.
+# The frozen LLM's answers to one batch, at the paper's temperature and truncation, by our sampler and
+# by `transformers.generate` in the same precision. *alignpro* alone is as the preset has it here.
 
 # %%
 table(speed.sampling_table)
 
 # %% [markdown]
-# *Tokens a second of the fastest round, and the ratio to the first row.* Every draw is exact: a test
-# compares the sampler's distribution with transformers' own processors, and greedy output token by
-# token.
+# *Ratio of tokens a second to the sampler named in the last column, round by round: the median, the
+# lowest and the highest; tokens a second of the fastest round.* 8-bit products, which
+# `transformers.generate` lacks, stand beside its float32. Every draw is exact: a test compares the
+# sampler's distribution with transformers' own processors, and greedy output token by token.
 #
 # ## What was tried
 #
@@ -150,6 +151,8 @@ table(speed.trial_table)
 #   and the CPUs that are left with float32, those with AVX2 alone, are not among those measured here.
 # * **Top-k before the sort**: a nucleus among k tokens needs no sort of the vocabulary.
 # * **A cache that grows in chunks**: the stock one copies all keys and values for every token.
+# * **One random number a row**, looked up among the cumulated probabilities. Gumbel-max needs noise for
+#   every token of the vocabulary; where a top-k leaves twenty of them, it makes no difference.
 # * **Rows leave the batch as they end**, where most end early: rewrites do, cut answers do not.
 # * **Shared prefix read once**: the meta-prompt and the chat template open every query alike.
 # * **Trunk computed once**: the layers below the first adapted one are the same for the policy, its
@@ -160,6 +163,10 @@ table(speed.trial_table)
 # * **One product for the head**: a model asked for its last positions multiplies a slice that is not
 #   contiguous; PyTorch does it row by row, and in bf16 on a CPU copies the whole head for every row.
 #   Laid out anew, the slice is multiplied at once.
+# * **No head after the shared prefix**: nobody asks for its logits. What comes out of its pass is one row,
+#   which keeps the strides of a slice, so that in bf16 the head would be copied for it every time.
+# * **Attention in plain products**: the fused attention's backward pass in bf16 takes several times as
+#   long as that of three plain products at the lengths here. Sampling keeps the fused one.
 # * **The adapter switched off**: the reference needs no second copy in memory, and can use the trunk.
 #   What stands against it is that a copy could run wholly in 8 bits.
 #
