@@ -83,10 +83,8 @@ def sample_tokens(
     # One number a row, looked up among the cumulated probabilities: noise for every entry of the
     # vocabulary, as Gumbel-max needs it, costs more than the model's last layers.
     mass = kept.softmax(-1).cumsum(-1, dtype=torch.float64)
-    drawn = torch.stack(
-        [torch.rand(1, generator=g, device=g.device, dtype=mass.dtype) for g in generators]
-    )
-    choice = torch.searchsorted(mass, drawn * mass[:, -1:], right=True)[:, 0]
+    drawn = [torch.rand(1, generator=g, device=mass.device, dtype=mass.dtype) for g in generators]
+    choice = torch.searchsorted(mass, torch.stack(drawn) * mass[:, -1:], right=True)[:, 0]
     return choice if ids is None else ids.gather(-1, choice[:, None])[:, 0]
 
 

@@ -61,12 +61,13 @@ def make_batch(
 
 
 def forward(
-    model, batch: Batch, pad_id: int, group: int = 24
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities [B, T] of the sampled tokens, entropies [B, T], hidden states [B, T, H].
+    model, batch: Batch, pad_id: int, group: int = 24, entropy: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Log-probabilities [B, T] of the sampled tokens, hidden states [B, T, H], entropies [B, T].
 
-    All three are 0 on padding; only the first carries gradients: the critic reads the trunk
-    without moving it. `group` rows of similar length run together.
+    All are 0 on padding; only the first carries gradients: the critic reads the trunk without
+    moving it. Entropies, which cost as much as the log-probabilities, come where `entropy` asks
+    for them, else None. `group` rows of similar length run together.
     """
     width = batch.tokens.shape[1]
     order = _by_length(batch)
@@ -75,20 +76,15 @@ def forward(
         part = batch.rows(index)
         with _attention_with_a_fast_backward(model):
             logp, hidden = _forward_group(model, part, pad_id)
-        sampled = logp.gather(-1, part.tokens[..., None])[..., 0] * part.mask
-        spread = -(logp.detach().exp() * logp.detach()).sum(-1) * part.mask
-        hidden = hidden.detach() * part.mask[..., None]
+        own = part.mask[..., None]
+        columns = [logp.gather(-1, part.tokens[..., None]) * own, hidden.detach() * own]
+        if entropy:
+            columns.append(-(logp.detach().exp() * logp.detach()).sum(-1, keepdim=True) * own)
         missing = width - part.tokens.shape[1]
-        parts.append(
-            (
-                nn.functional.pad(sampled, (0, missing)),
-                nn.functional.pad(spread, (0, missing)),
-                nn.functional.pad(hidden, (0, 0, 0, missing)),
-            )
-        )
+        parts.append([nn.functional.pad(column, (0, 0, 0, missing)) for column in columns])
     back = order.argsort()
-    logp, spread, hidden = (torch.cat(tensors)[back] for tensors in zip(*parts))
-    return logp, spread, hidden
+    logp, hidden, *spread = (torch.cat(tensors)[back] for tensors in zip(*parts))
+    return logp[..., 0], hidden, spread[0][..., 0] if entropy else None
 
 
 def _by_length(batch: Batch) -> torch.Tensor:

@@ -212,7 +212,7 @@ class Trainer:
         batch = make_batch(messages_ids, [o.token_ids for o in outputs], self.pad_id, device)
         batch = with_trunk(self.model, batch, self.pad_id)
         with torch.no_grad():
-            old_logp, entropies, hidden = forward(self.model, batch, self.pad_id)
+            old_logp, hidden, entropies = forward(self.model, batch, self.pad_id, entropy=True)
             old_values = self._values(hidden) * batch.mask
             clock.lap("policy")
             with self.model.disable_adapter():
@@ -296,7 +296,7 @@ class Trainer:
                 # Means are over the tokens of the whole minibatch.
                 share = part.mask.sum() / batch.mask[whole].sum()
                 width = part.tokens.shape[1]
-                logp, _, hidden = forward(self.model, part, self.pad_id)
+                logp, hidden, _ = forward(self.model, part, self.pad_id)
                 policy_loss, value_loss, stats = ppo_losses(
                     logp,
                     old_logp[index, :width],

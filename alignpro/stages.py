@@ -161,7 +161,7 @@ def _prefilled(model, rows: int, lengths: Lengths) -> Cache:
     """The cache once a batch's prompts are read."""
     cache = Cache(layer_class_to_replicate=GrowingLayer)
     if lengths.shared:
-        model(_ids(1, lengths.shared), past_key_values=cache)
+        models.decoder(model)(_ids(1, lengths.shared), past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(rows)
     mask = _ids(rows, lengths.shared + lengths.own)
     model(
@@ -212,11 +212,11 @@ def reference(model, lengths: Lengths, count: int) -> Stage:
     rows = min(GROUP, count)
     groups, share = ceil(count / rows), count / rows
     batch = _batch(model, rows, lengths)
-    policy = cost(model, lambda: _forward(model, batch))
+    policy = cost(model, lambda: _forward(model, batch, entropy=True))
     with model.disable_adapter():
         frozen = cost(model, lambda: _forward(model, batch))
     # The trunk is computed once, by the layers that a pass with a trunk leaves out.
-    whole = cost(model, lambda: _forward(model, replace(batch, trunk=None)))
+    whole = cost(model, lambda: _forward(model, replace(batch, trunk=None), entropy=True))
     work = tuple((c.flops * share, c.read * groups) for c in (whole, frozen))
     held = policy.peak - policy.logits + _kept(model, batch, count)
     return Stage("reference", work, logits=policy.logits, activations=held)
@@ -238,8 +238,8 @@ def update(model, lengths: Lengths, ppo: PPOConfig) -> Stage:
 
 
 @torch.no_grad()
-def _forward(model, batch: Batch) -> None:
-    forward(model, batch, 0)
+def _forward(model, batch: Batch, entropy: bool = False) -> None:
+    forward(model, batch, 0, entropy=entropy)
 
 
 class _Rows(Batch):

@@ -165,6 +165,8 @@ table(speed.trial_table)
 #   Laid out anew, the slice is multiplied at once.
 # * **No head after the shared prefix**: nobody asks for its logits. What comes out of its pass is one row,
 #   which keeps the strides of a slice, so that in bf16 the head would be copied for it every time.
+# * **Entropies only where they are reported**: they cost as much as the log-probabilities, and only those
+#   of the policy before its update are.
 # * **Attention in plain products**: the fused attention's backward pass in bf16 takes several times as
 #   long as that of three plain products at the lengths here. Sampling keeps the fused one.
 # * **The adapter switched off**: the reference needs no second copy in memory, and can use the trunk.

@@ -33,7 +33,7 @@ def test_forward_agrees_with_one_plain_pass_per_row(load_tiny, architecture):
     """Shared prefix, padding and grouping by length are bookkeeping: they change no number."""
     model, tokenizer = load_tiny(architecture)
     batch = batch_of(tokenizer, ["an apple", "because of the air, they say", "tea"])
-    logp, entropy, hidden = forward(model, batch, tokenizer.pad_token_id, group=2)
+    logp, hidden, entropy = forward(model, batch, tokenizer.pad_token_id, group=2, entropy=True)
     for row, query in enumerate(batch.queries):
         length = int(batch.mask[row].sum())
         ids = query + batch.tokens[row, :length].tolist()
@@ -91,9 +91,9 @@ def test_the_trunk_changes_neither_values_nor_gradients(load_tiny, smoke, archit
     results = []
     for b in (batch, trunk):
         model.zero_grad()
-        logp, spread, hidden = forward(model, b, tokenizer.pad_token_id, group=2)
+        logp, hidden, _ = forward(model, b, tokenizer.pad_token_id, group=2)
         (logp * torch.arange(1.0, logp.shape[1] + 1)).sum().backward()
-        results.append([logp, spread, hidden, *(p.grad.clone() for p in parameters)])
+        results.append([logp, hidden, *(p.grad.clone() for p in parameters)])
     for plain, saved in zip(*results):
         torch.testing.assert_close(plain, saved, atol=1e-4, rtol=1e-4)
     index = torch.tensor([2, 0])

@@ -312,7 +312,7 @@ def ours_of(toy, local):
         "cpu",
     )
     with torch.no_grad():
-        logp, _, hidden = forward(toy.policy, batch, pad)
+        logp, hidden, _ = forward(toy.policy, batch, pad)
         with toy.policy.disable_adapter():
             reference, _, _ = forward(toy.policy, batch, pad)
     return batch, logp, reference, hidden

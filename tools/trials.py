@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -87,7 +88,7 @@ def learner(prompter: Prompter, prompts: list) -> Work:
     def learn():
         batch = logprobs.with_trunk(model, minibatch(prompter, prompts), pad)
         with torch.no_grad():
-            logprobs.forward(model, batch, pad)
+            logprobs.forward(model, batch, pad, entropy=True)
             with model.disable_adapter():
                 logprobs.forward(model, batch, pad)
         logprobs.forward(model, batch, pad)[0].sum().backward()
@@ -167,10 +168,12 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
     apart = under(patched("logprobs.shared_prefix", lambda encoded: 0), learn)
     again = under(patched("logprobs.with_trunk", lambda model, batch, pad: batch), learn)
     asking = under(lambda: head_after_prefix(ours.policy.model), learn)
+    always = under(patched("logprobs.forward", partial(logprobs.forward, entropy=True)), learn)
     pairs = {
         (part, "trunk computed once"): (again, learn),
         (part, "shared prefix read once"): (apart, learn),
         (part, "no head after the shared prefix"): (asking, learn),
+        (part, "entropies only where they are reported"): (always, learn),
         (part, "the whole model in bf16"): (exactly, halved),
         ("fp32 log-probabilities", once): heads(fp32, prompts),
         # Without it each row copies the head: a few rows are enough to see that.
