@@ -152,18 +152,20 @@ oracle_figures.training_cost(runs, frozen);
 # (temperature 1, nothing cut off), since its KL would otherwise be that of another distribution.
 # Compare what is *gained*, not the heights.
 #
-# Time is that of the machine as it was, busy or not, and not every run had the same machine. Seeds of
-# one configuration do equal work, so the seconds that a step took them say how far time can be trusted:
+# Time is that of the machine and of the code as they were, busy or not, and not every run had the same
+# machine or the same commit. Seeds of one configuration do equal work, so the seconds that a step took
+# them say how far time can be trusted:
 
 # %%
 names = cards["configuration"].replace({"align-pro": "Align-Pro", "rlhf": "RLHF"})
 cards = cards.assign(configuration=names).set_index(["configuration", "seed"]).sort_index()
 machine = pd.DataFrame(list(cards["hardware"]), index=cards.index).dropna(axis=1, how="all")
 steps = runs.groupby(["configuration", "seed"])["seconds"].agg(lambda s: s.max() / len(s))
-machine.astype(object).fillna("not noted").assign(**{"seconds a step": steps.round(1)})
+machine = machine.astype(object).fillna("not noted").assign(commit=cards["commit"])
+machine.assign(**{"seconds a step": steps.round(1)})
 
 # %% [markdown]
-# Where machines or seconds differ, tokens are the measure to go by. At equal cost, by both:
+# Where machines, commits or seconds differ, tokens are the measure to go by. At equal cost, by both:
 
 # %%
 oracle.at_equal_cost(runs, "seconds").round(3)
