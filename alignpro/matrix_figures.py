@@ -68,7 +68,9 @@ def reward_distributions(table: pd.DataFrame, configurations: Sequence[str]) -> 
 
 def _raincloud(axes, part: pd.DataFrame, row: int, color: str) -> None:
     rewards = part["reward"].to_numpy()
-    parts = axes.violinplot(rewards, [row], vert=False, widths=0.9, showextrema=False, side="low")
+    parts = axes.violinplot(
+        rewards, [row], orientation="horizontal", widths=0.9, showextrema=False, side="low"
+    )
     parts["bodies"][0].set(facecolor=color, alpha=0.75)
     low, middle, high = np.quantile(rewards, [0.25, 0.5, 0.75])
     axes.hlines(row, low, high, color="#222222", lw=3)
