@@ -28,8 +28,15 @@ def named(folder: Path) -> str:
     return "/".join(folder.parts[-4:])
 
 
-def test_the_book_has_reference_runs_to_show():
-    assert {named(f).rsplit("/", 1)[0] for f in FOLDERS} >= {"cpu/help/P1F1"}
+def test_the_whole_matrix_of_the_cpu_preset_is_kept():
+    preset = load_preset("cpu")
+    wanted = {
+        f"cpu/{dataset}/{architecture}/seed{seed}"
+        for dataset in preset.datasets
+        for architecture in ("P1F1", "F1")
+        for seed in preset.seeds
+    }
+    assert {named(f) for f in FOLDERS} >= wanted
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)
