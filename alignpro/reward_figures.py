@@ -31,7 +31,7 @@ def accuracy_curve(accuracy: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     axes.set(xlabel="training pairs", ylabel="held-out accuracy")
     axes.set_title("Accuracy grows with the pairs, and cannot pass the noise")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.86))
     return figure
 
 
