@@ -262,7 +262,7 @@ def _batch(model, rows: int, lengths: Lengths) -> Batch:
     tokens = _ids(rows, lengths.new)
     batch = _Rows(queries, tokens, tokens.bool(), lengths.shared)
     base = model.get_base_model()
-    layers = base.get_decoder().layers
+    layers = models.decoder(model).layers
     first = next(i for i, x in enumerate(layers) if any(p.requires_grad for p in x.parameters()))
     if first == 0:
         return batch
