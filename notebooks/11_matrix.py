@@ -125,6 +125,25 @@ for (architecture, name, base), gain in gains.iterrows():
     print(f"{architecture}, {name}: Align-Pro is {found} {base!r}")
 
 # %% [markdown]
+# ## Choosing, without training
+#
+# *Best of n rewrites* draws n rewrites of the untrained prompter, lets the frozen LLM answer each once,
+# keeps the one whose answer scored best, and is measured on new answers to it. Only one answer speaks
+# for each rewrite, so that what is kept may be the luckiest and not the best. What sixteen add to four:
+
+# %%
+chosen = table[table["configuration"].isin(["Best of 4 rewrites", "Best of 16 rewrites"])]
+more = {
+    key: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", settings.evaluation.resamples)
+    for key, part in chosen.groupby(["architecture", "dataset"])
+}
+more = pd.DataFrame(more).T.rename_axis(["architecture", "dataset"])
+more[["gain", "low", "high", "detectable"]].round(3)
+
+# %% [markdown]
+# *Best of 16 minus best of 4, with 95 % intervals.* A trained prompter has learned from the answers of all
+# its steps, and pays for them once; choosing pays n answers for each new prompt.
+#
 # ## Every answer
 #
 # A mean hides its answers. Below each cloud of single answers stand the quartiles, and a dot for
