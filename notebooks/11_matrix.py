@@ -60,8 +60,9 @@ figures.use_style()
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
 cards = matrix_cards(results_of)
-columns = ["dataset", "architecture", "configuration", "seed", "training_seconds", "date", "commit"]
-cards[columns]
+columns = ["architecture", "configuration", "seed", "training_seconds", "date", "commit"]
+named = cards.assign(architecture=cards["architecture"].map("".join), date=cards["date"].str[:10])
+named.set_index("dataset")[columns]
 
 # %% [markdown]
 # One row a training run, with its wall time. What is missing from the paper's matrix is missing
@@ -96,7 +97,7 @@ matrix_figures.paper_figure(cells, "variance", "variance of the reward", "Varian
 # into the variance over answers to one prompt, over prompts, and over runs:
 
 # %%
-parts = ["variance", "within", "across", "runs_apart", "runs", "prompts", "samples"]
+parts = ["variance", "within", "across", "runs_apart", "runs", "prompts"]
 cells.set_index(["architecture", "dataset", "configuration"])[parts].round(4)
 
 # %% [markdown]
@@ -117,7 +118,7 @@ for (architecture, name), part in prompted.groupby(["architecture", "dataset"]):
                 part[part["seed"].isin(runs)], "Align-Pro", base, settings.evaluation.resamples
             )
 gains = pd.DataFrame(rows).T.rename_axis(["architecture", "dataset", "Align-Pro minus"])
-gains.round(3)
+gains[["gain", "low", "high", "effect_size", "detectable"]].round(3)
 
 # %%
 for (architecture, name, base), gain in gains.iterrows():

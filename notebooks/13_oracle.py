@@ -123,7 +123,7 @@ for better, base in (("Align-Pro", "No Fine-Tuning"), ("RLHF", "No Fine-Tuning")
             both, better, base, settings.evaluation.resamples
         )
 gains = pd.DataFrame(gains).T
-gains.round(3)
+gains[["gain", "low", "high", "effect_size", "detectable"]].round(3)
 
 # %%
 for name, gain in gains.iterrows():

@@ -47,10 +47,11 @@ from alignpro.experiments import RESULTS
 
 figures.use_style()
 benches = speed.benches(RESULTS / "bench")
-columns = ["cpu", "instructions", "threads", "date", "commit", "preset", "batch", "minutes", "finished"]
+columns = ["cpu", "instructions", "threads", "date", "commit", "batch", "minutes", "finished"]
 spent = [{"minutes": round(sum(b["spent"].values()) / 60, 1)} for b in benches]
 machines = [{**b["hardware"], **b, **s} for b, s in zip(benches, spent)]
-pd.DataFrame(machines, columns=columns).set_index("cpu")
+machines = pd.DataFrame(machines, columns=columns).set_index("cpu")
+machines.assign(date=machines["date"].str[:10])
 
 # %%
 whole = [b for b in benches if b["finished"]]
