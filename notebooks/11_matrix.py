@@ -138,8 +138,7 @@ more = {
     key: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", settings.evaluation.resamples)
     for key, part in chosen.groupby(["architecture", "dataset"])
 }
-more = pd.DataFrame(more).T.rename_axis(["architecture", "dataset"])
-more[["gain", "low", "high", "detectable"]].round(3)
+pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T.round(3)
 
 # %% [markdown]
 # *Best of 16 minus best of 4, with 95 % intervals.* A trained prompter has learned from the answers of all

@@ -187,8 +187,9 @@ means = table.groupby(["configuration", "seed"])["reward"].mean()
 cost["held-out gain"] = means - means["No Fine-Tuning"].reindex(means.index, level="seed")
 cost["gain an hour"] = cost["held-out gain"] / cost["training_seconds"] * 3600
 cost["gain a million tokens"] = cost["held-out gain"] / cost["tokens"] * 1e6
-shown = cost.rename(columns={"trained_parameters": "trained", "training_seconds": "seconds"})
-shown.round({"held-out gain": 3, "gain an hour": 3, "gain a million tokens": 2})
+cost.rename(columns={"trained_parameters": "trained", "training_seconds": "seconds"}).round(
+    {"held-out gain": 3, "gain an hour": 3, "gain a million tokens": 2}
+)
 
 # %% [markdown]
 # ## Is prompting the cheaper way?

@@ -47,7 +47,7 @@ from alignpro.experiments import RESULTS
 
 figures.use_style()
 benches = speed.benches(RESULTS / "bench")
-columns = ["cpu", "instructions", "threads", "date", "commit", "batch", "minutes", "finished"]
+columns = ["cpu", "instructions", "threads", "date", "commit", "preset", "batch", "minutes", "finished"]
 spent = [{"minutes": round(sum(b["spent"].values()) / 60, 1)} for b in benches]
 machines = [{**b["hardware"], **b, **s} for b, s in zip(benches, spent)]
 machines = pd.DataFrame(machines, columns=columns).set_index("cpu")
