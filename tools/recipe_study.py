@@ -1,0 +1,273 @@
+"""Which recipe trains a prompter that reads? Trials on training and validation prompts alone.
+
+    python tools/recipe_study.py suffixes    # once: what each suffix earns, 16 answers per prompt
+    python tools/recipe_study.py list        # every trial, and which are done
+    python tools/recipe_study.py next        # run the first trial that is missing, then exit
+
+One process runs one trial on one thread; `while python tools/recipe_study.py next; do :; done`
+runs them all, and after a stop goes on where it was. Everything is written to `results/recipe/`:
+`suffixes.parquet`, one line per trial in `trials.jsonl` (failed trials too), and the validation
+rewrites of each trial in `rewrites/`.
+
+How a trial is judged. Its trained prompter writes 16 rewrites for each of the 30 validation prompts
+of `help`, each is answered once, with the sampling of the book's evaluation, and the mean reward of
+these 480 answers is the trial's result. It is compared with the best constant suffix and with the
+best suffix per kind, both chosen among all 18 suffixes on the same 30 prompts with as many answers.
+These two are chosen and judged on the same answers, which flatters them a little. The test prompts
+are never read.
+
+The decision rule, set before the trials were read:
+
+1. Settings are compared at the same number of frozen calls, one setting changed at a time, by the
+   mean validation reward over the seeds that both have.
+2. A change is adopted if it raises this mean by more than one standard error of the difference
+   (paired by prompt, stratified by kind). Otherwise the setting stays as it was.
+3. A setting is dropped, whatever its mean, if one of its seeds earns less than the best constant
+   suffix while the setting it is compared with does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from alignpro.config import Preset, load_preset
+from alignpro.evaluation import best_suffixes, constant, evaluate
+from alignpro.experiments import RESULTS, Cell
+from alignpro.prompter import BEST_SUFFIXES, NEUTRAL_MENU
+from alignpro.runs import provenance, stage_seed
+
+DATASET = "help"
+SAMPLES = 16
+FOLDER = RESULTS / "recipe"
+MENU = NEUTRAL_MENU + BEST_SUFFIXES
+LAST = 5  # steps over which the end of training is averaged
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What one trial changes in the `cpu` preset; `why` is the question that it answers.
+
+    `drawn` marks the warm start as it was before this study: each example pairs a random prompt
+    with a random entry of the menu, at a constant rate. Only the commit of its results can
+    run it.
+    """
+
+    name: str
+    why: str
+    ppo: dict
+    warm_start: dict
+    seeds: tuple[int, ...] = (0,)
+    drawn: bool = False
+
+    def preset(self) -> Preset:
+        """The preset that this trial trains."""
+        preset = load_preset("cpu")
+        warm_start = dataclasses.replace(preset.prompter.warm_start, **self.warm_start)
+        return dataclasses.replace(
+            preset,
+            prompter=dataclasses.replace(preset.prompter, warm_start=warm_start),
+            ppo=dataclasses.replace(preset.ppo, **self.ppo),
+        )
+
+
+OLD = {"menu": "neutral", "steps": 40, "batch_size": 16, "learning_rate": 1e-3}
+LINEAR = {"steps": 30, "batch_size": 48, "learning_rate": 4e-4, "lr_scheduler_type": "linear"}
+CONSTANT = LINEAR | {"lr_scheduler_type": "constant"}
+TRIALS = (
+    Trial(
+        "all but the warm start",
+        "which change matters",
+        CONSTANT,
+        OLD | {"menu": "all"},
+        (0,),
+        True,
+    ),
+    Trial("as before", "which change matters", LINEAR, OLD, (0,), True),
+)
+
+
+def suffixes(out: Path) -> None:
+    """Rewards of every hand-written suffix on the validation prompts, one row per answer."""
+    cell = Cell(load_preset("cpu"), DATASET, 0, root=out / "runs")
+    rewriters = {s or "(nothing)": constant(s) for s in ("", *MENU)}
+    seed = stage_seed("recipe study", "suffixes")
+    table = evaluate(rewriters, cell.frozen, cell.reward, cell.prompts("validation"), SAMPLES, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "suffixes.partial"
+    table.drop(columns=["prompt", "rewrite", "dataset"]).to_parquet(
+        partial, index=False, compression="zstd"
+    )
+    partial.rename(out / "suffixes.parquet")
+
+
+def written(rewrites: pd.Series, prompts: pd.Series) -> list[str]:
+    """The suffix that each rewrite adds to its prompt, "(nothing)" for none."""
+    return [z[len(x) :].strip() or "(nothing)" for z, x in zip(rewrites, prompts, strict=True)]
+
+
+def mutual_information(table: pd.DataFrame) -> float:
+    """Between kind and suffix of `table`, in nats: 0 for one suffix for all, log 5 for one each.
+
+    Suffixes off the menu count as one, so that chance adds little.
+    """
+    on_menu = table["suffix"].where(table["suffix"].isin(MENU), "off the menu")
+    joint = pd.crosstab(table["kind"], on_menu, normalize=True).to_numpy()
+    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    seen = joint > 0
+    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
+
+
+def gain_over(table: pd.DataFrame, base: pd.Series) -> tuple[float, float]:
+    """Mean reward of `table` minus `base` (by prompt id), and its standard error.
+
+    Paired by prompt; the error is that of a sample stratified by kind.
+    """
+    difference = table.groupby("id")["reward"].mean() - base
+    kind = table.groupby("id")["kind"].first()
+    parts = [d for _, d in difference.groupby(kind)]
+    error = sum(len(d) * d.var(ddof=1) for d in parts) ** 0.5 / len(difference)
+    return float(difference.mean()), float(error)
+
+
+def judged(table: pd.DataFrame, suffix_table: pd.DataFrame) -> dict:
+    """What a trial's validation answers `table` tell, beside the hand-written suffixes."""
+    best, by_kind = best_suffixes(suffix_table)
+    by_id = suffix_table.pivot_table(index="id", columns="configuration", values="reward")
+    by_id.columns = ["" if c == "(nothing)" else c for c in by_id.columns]
+    kinds = table.groupby("id")["kind"].first()
+    told = pd.Series({i: by_id.loc[i, by_kind[kind]] for i, kind in kinds.items()})
+    means = suffix_table.groupby(["kind", "configuration"])["reward"].mean()
+    top = {kind: set(means[kind].nlargest(2).index) for kind in kinds.unique()}
+    gain, gain_error = gain_over(table, by_id[best])
+    below, below_error = gain_over(table, told)
+    return {
+        "reward": table["reward"].mean(),
+        "standard_error": gain_over(table, 0 * told)[1],
+        "best_constant": by_id[best].mean(),
+        "gain_over_constant": gain,
+        "gain_error": gain_error,
+        "best_per_kind": told.mean(),
+        "gain_over_per_kind": below,
+        "gain_over_per_kind_error": below_error,
+        "on_menu": table["suffix"].isin(MENU).mean(),
+        "mutual_information": mutual_information(table),
+        "reading_accuracy": float(
+            np.mean([s in top[k] for s, k in zip(table["suffix"], table["kind"])])
+        ),
+    }
+
+
+def run(trial: Trial, seed: int, out: Path) -> dict:
+    """Train one trial, judge it, and return its line."""
+    started = time.perf_counter()
+    cell = Cell(trial.preset(), DATASET, seed, root=out / "runs")
+    prompter = cell.train(progress=False)
+    trained = time.perf_counter()
+    metrics = pd.DataFrame(cell.run.read("metrics.jsonl"))
+    sampled = cell._evaluated(prompter)
+    table = evaluate(
+        {trial.name: sampled},
+        cell.frozen,
+        cell.reward,
+        cell.prompts("validation"),
+        SAMPLES,
+        stage_seed("recipe study", seed),
+        progress=False,
+    )
+    table["suffix"] = written(table["rewrite"], table["prompt"])
+    rewrites = out / "rewrites" / f"{trial.name.replace(' ', '-')}-s{seed}.parquet"
+    rewrites.parent.mkdir(exist_ok=True)
+    table[["id", "kind", "sample", "suffix", "reward"]].to_parquet(rewrites, index=False)
+    end = metrics.tail(LAST).mean(numeric_only=True)
+    coverage = cell.run.folder / "coverage.json"
+    return {
+        **judged(table, pd.read_parquet(out / "suffixes.parquet")),
+        "training_reward": end["objective/scores"],
+        "kl": end["objective/kl"],
+        "entropy": end["objective/entropy"],
+        "clip_fraction": end["policy/clipfrac_avg"],
+        "coverage": json.loads(coverage.read_text()) if coverage.exists() else None,
+        "frozen_calls": int(metrics["episode"].iloc[-1]),
+        "training_seconds": round(trained - started),
+        "curve": {
+            short: [round(v, 4) for v in metrics[name]]
+            for short, name in (
+                ("reward", "objective/scores"),
+                ("kl", "objective/kl"),
+                ("entropy", "objective/entropy"),
+                ("clip_fraction", "policy/clipfrac_avg"),
+            )
+        },
+    }
+
+
+def done(out: Path) -> set[tuple[str, int]]:
+    """The (trial, seed) that have a line."""
+    path = out / "trials.jsonl"
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {(row["trial"], row["seed"]) for row in map(json.loads, rows)}
+
+
+def todo(out: Path) -> list[tuple[Trial, int]]:
+    """What is missing, in the order of TRIALS, all first seeds of the list as they stand."""
+    finished = done(out)
+    return [(t, s) for t in TRIALS for s in t.seeds if (t.name, s) not in finished]
+
+
+def write(trial: Trial, seed: int, out: Path) -> None:
+    """Run one trial and add its line to `trials.jsonl`, with the error where it failed."""
+    settings = trial.preset()
+    warm = dataclasses.asdict(settings.prompter.warm_start)
+    ppo = {k: v for k, v in dataclasses.asdict(settings.ppo).items() if v is not None}
+    line = {
+        "trial": trial.name,
+        "why": trial.why,
+        "seed": seed,
+        "warm_start": {**warm, "examples": "drawn" if trial.drawn else "balanced"},
+        "ppo": ppo,
+    }
+    try:
+        line |= {"error": None, **run(trial, seed, out)}
+    except Exception as error:
+        traceback.print_exc()
+        line |= {"error": f"{type(error).__name__}: {error}"}
+    line |= provenance()
+    with open(out / "trials.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("suffixes", "list", "next"))
+    parser.add_argument("--out", type=Path, default=FOLDER, help="default: results/recipe")
+    args = parser.parse_args()
+    if args.what == "suffixes":
+        suffixes(args.out)
+    elif args.what == "list":
+        missing = {(t.name, s) for t, s in todo(args.out)}
+        for trial in TRIALS:
+            for seed in trial.seeds:
+                state = "missing" if (trial.name, seed) in missing else "done"
+                print(f"{trial.name:40} seed {seed}  {state:8} {trial.why}")
+    else:
+        missing = todo(args.out)
+        if not missing:
+            sys.exit(1)
+        trial, seed = missing[0]
+        print(f"{datetime.datetime.now():%H:%M:%S} {trial.name}, seed {seed}", flush=True)
+        write(trial, seed, args.out)
+
+
+if __name__ == "__main__":
+    main()
