@@ -1,6 +1,6 @@
 """Which recipe trains a prompter that reads? Trials on training and validation prompts alone.
 
-    python tools/recipe_study.py suffixes    # once: what each suffix earns, 16 answers per prompt
+    python tools/recipe_study.py suffixes    # once: what each suffix earns, 8 answers per prompt
     python tools/recipe_study.py list        # every trial, and which are done
     python tools/recipe_study.py next        # run the first trial that is missing, then exit
 
@@ -9,10 +9,10 @@ runs them all, and after a stop goes on where it was. Everything is written to `
 `suffixes.parquet`, one line per trial in `trials.jsonl` (failed trials too), and the validation
 rewrites of each trial in `rewrites/`.
 
-How a trial is judged. Its trained prompter writes 16 rewrites for each of the 30 validation prompts
+How a trial is judged. Its trained prompter writes 12 rewrites for each of the 30 validation prompts
 of `help`, each is answered once, with the sampling of the book's evaluation, and the mean reward of
-these 480 answers is the trial's result. It is compared with the best constant suffix and with the
-best suffix per kind, both chosen among all 18 suffixes on the same 30 prompts with as many answers.
+these 360 answers is the trial's result. It is compared with the best constant suffix and with the
+best suffix per kind, both chosen among all 18 suffixes on the same 30 prompts, from 8 answers each.
 These two are chosen and judged on the same answers, which flatters them a little. The test prompts
 are never read.
 
@@ -47,7 +47,8 @@ from alignpro.prompter import BEST_SUFFIXES, NEUTRAL_MENU
 from alignpro.runs import provenance, stage_seed
 
 DATASET = "help"
-SAMPLES = 16
+SAMPLES = 12
+SUFFIX_SAMPLES = 8
 FOLDER = RESULTS / "recipe"
 MENU = NEUTRAL_MENU + BEST_SUFFIXES
 LAST = 5  # steps over which the end of training is averaged
