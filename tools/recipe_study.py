@@ -102,7 +102,9 @@ def suffixes(out: Path) -> None:
     cell = Cell(load_preset("cpu"), DATASET, 0, root=out / "runs")
     rewriters = {s or "(nothing)": constant(s) for s in ("", *MENU)}
     seed = stage_seed("recipe study", "suffixes")
-    table = evaluate(rewriters, cell.frozen, cell.reward, cell.prompts("validation"), SAMPLES, seed)
+    table = evaluate(
+        rewriters, cell.frozen, cell.reward, cell.prompts("validation"), SUFFIX_SAMPLES, seed
+    )
     out.mkdir(parents=True, exist_ok=True)
     partial = out / "suffixes.partial"
     table.drop(columns=["prompt", "rewrite", "dataset"]).to_parquet(
