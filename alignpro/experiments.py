@@ -7,6 +7,7 @@ call these functions and nothing deeper.
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ from alignpro.prompter import (
 )
 from alignpro.reward_models import RewardModel
 from alignpro.rewards import rubric
-from alignpro.runs import Run, function_name, require, stage_seed
+from alignpro.runs import Run, function_name, require, stage_seed, write_json
 
 # SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
 MEMORY_NEEDED = 4e9
@@ -48,6 +49,7 @@ STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "ti
 EXPORTED = (
     "config.json",
     "card.json",
+    "coverage.json",
     "metrics.jsonl",
     "samples.jsonl",
     "suffixes.parquet",
@@ -55,6 +57,7 @@ EXPORTED = (
     "best_of.parquet",
 )
 BEST_OF = (4, 16)
+COVERAGE_SAMPLES = 16  # for each entry of the menu, on average
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -323,7 +326,8 @@ class Cell:
 
     def _adapted(self, model, role: int, stage: str):
         """`model` with a fresh adapter, its fixed products in the fastest format."""
-        adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, stage))
+        seed = stage_seed(self.seed, self.dataset, stage)
+        adapted = add_lora(model, self.preset.prompter, seed)
         return models.to_bf16(adapted, self.preset.models[self.pair[role]])
 
     def _evaluated(self, prompter: Prompter) -> Prompter:
@@ -333,15 +337,29 @@ class Cell:
         return prompter
 
     def _warm_start(self, sampling: SamplingConfig, folder: Path, progress: bool) -> None:
-        """Teach a fresh adapter to write entries of the menu, and keep it in `folder`."""
+        """Teach a fresh adapter to write entries of the menu, and keep it in `folder`.
+
+        How often it writes each of them is kept beside it, in `coverage.json`.
+        """
         config = self.preset.prompter
         model, tokenizer = self._trainable(0)
         adapted = self._adapted(model, 0, "warm start")
-        policy = Policy(adapted, tokenizer, sampling)
-        queries = policy.encode(Prompter(policy, config.form).messages(self.prompts("train")))
+        policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
+        prompter, prompts = Prompter(policy, config.form), self.prompts("train")
+        queries = policy.encode(prompter.messages(prompts))
         menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
-        seed = stage_seed(self.seed, "warm start", "examples")
+        seed = stage_seed(self.seed, self.dataset, "warm start", "examples")
         ppo.warm_start(policy, queries, menu, config.warm_start, seed, progress)
+        repeats = math.ceil(COVERAGE_SAMPLES * len(menu) / len(prompts))
+        seed = stage_seed(self.seed, self.dataset, "warm start", "coverage")
+        coverage = ppo.menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
+        write_json(self.run.folder / "coverage.json", coverage)
+        if rare := ppo.rarely_written(coverage):
+            self.process.print(
+                f"after the warm start {coverage['off_menu']:.0%} of the suffixes are off the menu "
+                f"and these entries are hardly ever written: {', '.join(rare)}. PPO learns little "
+                "about what it does not try; a warm start with more steps helps"
+            )
         partial = folder.with_suffix(".partial")
         adapted.save_pretrained(partial, safe_serialization=True)
         partial.rename(folder)

@@ -9,11 +9,14 @@ or the frozen LLM itself (score = the reward of the completion).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object, reduce
+from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
@@ -37,6 +40,10 @@ class Scored:
 
 
 Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
+
+# A run is called frozen where over this many steps hardly any ratio reaches the clip range, while
+# the policy still has more than half of the entropy that it began with.
+FROZEN_STEPS, FROZEN_CLIP_FRACTION = 5, 0.005
 
 
 def gae(
@@ -123,6 +130,38 @@ def ppo_losses(
     return policy_loss, value_loss, stats
 
 
+def warnings(history: Sequence[dict]) -> list[str]:
+    """What is wrong with a run whose metrics, one row per step, are `history`: once per fault."""
+    last, found = history[-1], []
+    # The k1 estimate of a small KL may be slightly negative by chance.
+    if last["objective/kl"] < -0.5:
+        found.append(
+            f"KL is {last['objective/kl']:.2f} < 0: sampling and scoring of the policy disagree"
+        )
+    if last["val/distinct_outputs"] < 0.05:
+        found.append(
+            "nearly all outputs are equal: the policy has collapsed; a larger lam or a smaller "
+            "learning_rate prevents it"
+        )
+    if is_frozen(history) and not is_frozen(history[:-1]):
+        found.append(
+            f"the policy is frozen: for {FROZEN_STEPS} steps its updates have been too small to be "
+            f"clipped, and its entropy is still {last['objective/entropy']:.1f} nats; a larger "
+            "learning_rate, or one that does not decay, lets it go on"
+        )
+    return found
+
+
+def is_frozen(history: Sequence[dict]) -> bool:
+    """Whether the policy has stopped moving before it has made up its mind: see FROZEN_STEPS."""
+    if len(history) < FROZEN_STEPS:
+        return False
+    window = history[-FROZEN_STEPS:]
+    clipped = sum(row["policy/clipfrac_avg"] for row in window) / FROZEN_STEPS
+    entropy = sum(row["objective/entropy"] for row in window) / FROZEN_STEPS
+    return clipped < FROZEN_CLIP_FRACTION and entropy > history[0]["objective/entropy"] / 2
+
+
 class Trainer:
     """Trains the LoRA adapter of `policy` against `score`, step by step, resumably.
 
@@ -177,7 +216,8 @@ class Trainer:
                 metrics, samples = self._step(step)
                 if writes:
                     self._record(step, metrics, samples)
-                    self._warn(metrics, bar)
+                    for warning in warnings(self.run.read("metrics.jsonl")):
+                        bar.write(f"step {step}: {warning}")
                 bar.set_postfix(
                     reward=f"{metrics['objective/scores']:.3f}",
                     kl=f"{metrics['objective/kl']:.2f}",
@@ -269,7 +309,7 @@ class Trainer:
         first = (step - 1) * size
         rows = []
         for epoch in range(first // count, (first + size - 1) // count + 1):
-            seed = stage_seed(self.run.seed, epoch, "order")
+            seed = stage_seed(self.run.seed, self.run.cell["dataset"], epoch, "order")
             order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
             start = max(first - epoch * count, 0)
             rows += order[start : first + size - epoch * count]
@@ -332,19 +372,6 @@ class Trainer:
         means = {k: sum(h[k] for h in history) / len(history) for k in history[0]}
         return {**means, "lr": self.optimizer.param_groups[0]["lr"]}
 
-    def _warn(self, metrics: dict, bar) -> None:
-        # The k1 estimate of a small KL may be slightly negative by chance.
-        if metrics["objective/kl"] < -0.5:
-            bar.write(
-                f"step {metrics['step']}: KL is {metrics['objective/kl']:.2f} < 0: sampling "
-                "and scoring of the policy disagree"
-            )
-        if metrics["val/distinct_outputs"] < 0.05:
-            bar.write(
-                f"step {metrics['step']}: nearly all outputs are equal: the policy has "
-                "collapsed; a larger lam or a smaller learning_rate prevents it"
-            )
-
     def _state(self) -> dict[str, torch.Tensor]:
         tensors = {f"adapter/{n}": p for n, p in self.adapter.items()}
         tensors |= {f"value/{n}": p for n, p in self.value_head.state_dict().items()}
@@ -393,6 +420,26 @@ class _Clock:
         return {prefix + name: round(value, 3) for name, value in self.laps.items()}
 
 
+def balanced_pairs(rows: int, entries: int, count: int, seed: int) -> np.ndarray:
+    """`count` pairs of a row and an entry [count, 2] in random order, as evenly as can be.
+
+    Any `entries` pairs from a multiple of `entries` on name each entry once, any `rows` pairs from
+    a multiple of `rows` on name each row once, and as far as that allows a row meets an entry again
+    only after it has met all others.
+    """
+    rng, blocks = np.random.default_rng(seed), -(-count // entries)
+    passes = -(-blocks * entries // rows)
+    order = np.concatenate([rng.permutation(rows) for _ in range(passes)])
+    met, pairs = np.zeros((rows, entries)), []
+    for block in order[: blocks * entries].reshape(blocks, entries):
+        # The assignment with the fewest repeated pairs; the noise decides among equals.
+        noise = rng.random((entries, entries)) / (2 * entries)
+        _, picks = linear_sum_assignment(met[block] + noise)
+        np.add.at(met, (block, picks), 1)
+        pairs.append(np.stack([block, picks], axis=1))
+    return np.concatenate(pairs)[:count]
+
+
 def warm_start(
     policy: Policy,
     queries: list[list[int]],
@@ -403,21 +450,23 @@ def warm_start(
 ) -> float:
     """Supervised start: teach the adapter of `policy` to write an entry of `menu` for any query.
 
-    Each example pairs a random query with a random entry. Returns the mean loss (nats a token)
-    over the last ten steps.
+    Each entry comes equally often, and with each query (`balanced_pairs`), and the rate falls
+    linearly to 0: at a constant rate the last batches decide which entries ρ_sft writes, and what
+    it never writes PPO never learns. Returns the mean loss (nats per token) of the last ten steps.
     """
     model, tokenizer = policy.model, policy.tokenizer
     entries = [tokenizer.encode(s, add_special_tokens=False) for s in menu]
     entries = [e + [tokenizer.eos_token_id] for e in entries]
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
-    generator, losses = torch.Generator().manual_seed(seed), []
-    for _ in tqdm(range(config.steps), desc="warm start", disable=not progress, leave=False):
-        rows = torch.randint(len(queries), (config.batch_size,), generator=generator).tolist()
-        picks = torch.randint(len(entries), (config.batch_size,), generator=generator).tolist()
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / config.steps)
+    count, losses = config.steps * config.batch_size, []
+    pairs = balanced_pairs(len(queries), len(entries), count, seed)
+    batches = np.split(pairs, config.steps)
+    for pairs in tqdm(batches, desc="warm start", disable=not progress, leave=False):
         batch = make_batch(
-            [queries[i] for i in rows],
-            [entries[i] for i in picks],
+            [queries[i] for i, _ in pairs],
+            [entries[k] for _, k in pairs],
             tokenizer.pad_token_id,
             model.device,
         )
@@ -426,5 +475,19 @@ def warm_start(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        decay.step()
         losses.append(loss.item())
     return sum(losses[-10:]) / len(losses[-10:])
+
+
+def menu_coverage(outputs: Sequence[str], menu: Sequence[str]) -> dict:
+    """Which share of sampled `outputs` is each entry of `menu`, and which is none of them."""
+    written = Counter(outputs)
+    shares = {entry: written[entry] / len(outputs) for entry in menu}
+    return {"samples": len(outputs), "off_menu": 1 - sum(shares.values()), "shares": shares}
+
+
+def rarely_written(coverage: dict) -> list[str]:
+    """The entries with less than a fifth of an equal share: PPO can hardly learn to use them."""
+    shares = coverage["shares"]
+    return [entry for entry, share in shares.items() if share < 0.2 / len(shares)]
