@@ -16,6 +16,10 @@ best suffix per kind, both chosen among all 18 suffixes on the same 30 prompts, 
 These two are chosen and judged on the same answers, which flatters them a little. The test prompts
 are never read.
 
+Three changes are taken apart: the menu of all 18 suffixes instead of 12, the balanced warm start
+whose rate falls to 0, and a PPO rate that stays constant. "All three" has them all, and each "all
+but" trial leaves one out.
+
 The decision rule, set before the trials were read:
 
 1. Settings are compared at the same number of frozen calls, one setting changed at a time, by the
@@ -81,19 +85,19 @@ class Trial:
         )
 
 
-OLD = {"menu": "neutral", "steps": 40, "batch_size": 16, "learning_rate": 1e-3}
-LINEAR = {"steps": 30, "batch_size": 48, "learning_rate": 4e-4, "lr_scheduler_type": "linear"}
-CONSTANT = LINEAR | {"lr_scheduler_type": "constant"}
+DRAWN = {"menu": "all", "steps": 40, "batch_size": 16, "learning_rate": 1e-3}
+BALANCED = {"menu": "all", "steps": 80, "batch_size": 18, "learning_rate": 1e-3}
+# Half the length of a run of the preset: 1,440 frozen calls.
+CONSTANT = {"steps": 30, "batch_size": 48, "learning_rate": 4e-4, "lr_scheduler_type": "constant"}
+LINEAR = CONSTANT | {"lr_scheduler_type": "linear"}
+TWICE = CONSTANT | {"learning_rate": 8e-4}
+NEUTRAL = BALANCED | {"menu": "neutral"}
 TRIALS = (
-    Trial(
-        "all but the warm start",
-        "which change matters",
-        CONSTANT,
-        OLD | {"menu": "all"},
-        (0,),
-        True,
-    ),
-    Trial("as before", "which change matters", LINEAR, OLD, (0,), True),
+    Trial("all but the warm start", "which change matters", CONSTANT, DRAWN, drawn=True),
+    Trial("all three", "which change matters", CONSTANT, BALANCED),
+    Trial("twice the rate", "the PPO rate", TWICE, BALANCED),
+    Trial("all but the constant rate", "which change matters", LINEAR, BALANCED),
+    Trial("all but the menu", "which change matters", CONSTANT, NEUTRAL),
 )
 
 
