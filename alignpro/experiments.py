@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro import data, models, ppo
-from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
-from alignpro.data import Prompt, load_prompts
-from alignpro.endpoint import Endpoint
+from alignpro import data, devices, models, ppo
+from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, run_as
+from alignpro.data import load_prompts
 from alignpro.evaluation import (
     Rewriter,
     best_of,
@@ -27,24 +26,17 @@ from alignpro.evaluation import (
     per_kind,
     unchanged,
 )
-from alignpro.generation import Policy, Response
-from alignpro.prompter import (
-    BEST_SUFFIXES,
-    NEUTRAL_MENU,
-    Prompter,
-    add_lora,
-    centre_adapter,
-    merge_adapter,
-    save_prompter,
-)
-from alignpro.reward_models import RewardModel
-from alignpro.rewards import rubric
-from alignpro.runs import Run, function_name, require, stage_seed
+from alignpro.fast import linears
+from alignpro.generation import Policy
+from alignpro.prompter import Prompter, add_lora, centre_adapter, merge_adapter, save_prompter
+from alignpro.rewards import RewardModel, rubric
+from alignpro.runs import RESULTS, STEP_PARTS, Run, function_name, require, stage_seed
+from alignpro.sources.endpoint import Endpoint
+from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response
 
 # SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
 MEMORY_NEEDED = 4e9
 DISK_NEEDED = 1e9
-STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
 EXPORTED = (
     "config.json",
     "card.json",
@@ -55,7 +47,6 @@ EXPORTED = (
     "best_of.parquet",
 )
 BEST_OF = (4, 16)
-RESULTS = Path(__file__).parent.parent / "results"
 
 
 def as_it_is(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
@@ -100,7 +91,7 @@ class Cell:
         self.remote = preset.models[self.pair[1]].endpoint is not None
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED / (2 if self.remote else 1))
         name = function_name(self.reward)
-        self.process = models.process()
+        self.process = devices.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
             self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
@@ -125,7 +116,7 @@ class Cell:
                 self._frozen = endpoint
             else:
                 model, tokenizer = models.load(spec)
-                model = models.to_fast(model, spec)
+                model = linears.to_fast(model, spec)
                 self._frozen = Policy(model, tokenizer, self.preset.frozen, batch)
         return self._frozen
 
@@ -203,7 +194,7 @@ class Cell:
         if not run.finished:
             self._fit_oracle(folder, progress)
         model, tokenizer = models.load(spec)
-        model = models.to_fast(merge_adapter(model, folder), spec)
+        model = linears.to_fast(merge_adapter(model, folder), spec)
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
 
     def _fit_oracle(self, folder: Path, progress: bool) -> None:
@@ -309,7 +300,7 @@ class Cell:
                 training_seconds=round(seconds, 1),
                 session_seconds=round(time.perf_counter() - started, 1),
                 trained_parameters=trained,
-                arithmetic=models.arithmetic(policy.model),
+                arithmetic=linears.arithmetic(policy.model),
                 processes=self.process.num_processes,
                 **({"endpoint": self._frozen.facts()} if self.remote else {}),
             )
@@ -319,12 +310,12 @@ class Cell:
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
         spec = self.preset.models[self.pair[role]]
         model, tokenizer = models.load(spec)
-        return models.to_fast(model, spec, self.preset.prompter.lora_layers), tokenizer
+        return linears.to_fast(model, spec, self.preset.prompter.lora_layers), tokenizer
 
     def _adapted(self, model, role: int, stage: str):
         """`model` with a fresh adapter, its fixed products in the fastest format."""
         adapted = add_lora(model, self.preset.prompter, stage_seed(self.seed, stage))
-        return models.to_bf16(adapted, self.preset.models[self.pair[role]])
+        return linears.to_bf16(adapted, self.preset.models[self.pair[role]])
 
     def _evaluated(self, prompter: Prompter) -> Prompter:
         """`prompter`, sampled in evaluation as every model is, no longer at temperature 1."""
@@ -397,3 +388,50 @@ class Cell:
                     shutil.copyfile(path, partial)
                     partial.rename(folder / path.name)
         return folder
+
+
+def reproduce(
+    preset: Preset,
+    root: str | Path = "runs",
+    results: Path = RESULTS,
+    datasets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """Train and evaluate every cell of a preset, oracle included, skipping what is done.
+
+    A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle,
+    and an endpoint has none. Architectures that name the same two models are one. `datasets` and
+    `seeds` select cells and leave the preset, and with it each run's identity, as it is. Prints one
+    line a cell with the time left. A failing cell is reported and the others go on; returns the
+    names of those that failed.
+    """
+    seeds, datasets = seeds or preset.seeds, datasets or preset.datasets
+    pairs = run_as(preset)
+    distinct = dict.fromkeys(pairs.values())
+    cells = [(seed, d, pair) for seed in seeds for d in datasets for pair in distinct]
+    failed, start, process = [], time.perf_counter(), devices.process()
+    for pair, same in pairs.items():
+        if pair != same:
+            process.print(f"{''.join(pair)} has the models of {''.join(same)}: run once, as that")
+    for number, (seed, dataset, pair) in enumerate(cells, 1):
+        name = f"{preset.name}/{dataset}/{''.join(pair)}/seed{seed}"
+        try:
+            cell = Cell(preset, dataset, seed, pair, root=root)
+            cell.train()
+            if not cell.remote:
+                cell.train_oracle()
+            if process.is_main_process:  # sampling for a table is not worth sharing out
+                cell.evaluate()
+                cell.evaluate_best_of()
+                if not cell.remote:
+                    cell.evaluate_oracle()
+                cell.export(results)
+            outcome = f"in {results}" + (f", {cell.usage}" if cell.usage else "")
+        except Exception as error:  # one cell must not take the others down
+            failed.append(name)
+            outcome = f"FAILED: {error}"
+        process.wait_for_everyone()
+        spent = time.perf_counter() - start
+        left = spent / number * (len(cells) - number) / 60
+        process.print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left")
+    return failed

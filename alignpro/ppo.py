@@ -17,10 +17,11 @@ from accelerate.utils import gather_object, reduce
 from tqdm import tqdm
 
 from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
-from alignpro.generation import Policy, Response
-from alignpro.logprobs import forward, make_batch, with_trunk
-from alignpro.models import process
+from alignpro.devices import process
+from alignpro.fast.logprobs import forward, make_batch, with_trunk
+from alignpro.generation import Policy
 from alignpro.runs import Run, RunError, stage_seed
+from alignpro.texts import Response
 
 
 @dataclass

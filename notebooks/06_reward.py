@@ -46,12 +46,12 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
 from alignpro.evaluation import best_suffixes
 from alignpro.experiments import Cell
 
-figures.use_style()
+style.use_style()
 pd.set_option("display.max_colwidth", 120)
 cell = Cell(load_preset(preset), dataset, seed)
 
@@ -85,8 +85,8 @@ pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
 # Three answers to one prompt show what each term does.
 
 # %%
-from alignpro.data import Prompt
-from alignpro.generation import Response
+from alignpro.texts import Prompt
+from alignpro.texts import Response
 from alignpro.rewards import form_score, no_repetition, relevance, rubric
 
 question = Prompt("How do I boil an egg?", dataset, "train", "howto")
@@ -118,7 +118,7 @@ pd.DataFrame(
 
 # %%
 table = cell.suffix_table()
-figures.suffix_heatmap(table);
+training.suffix_heatmap(table);
 
 # %% [markdown]
 # *Mean reward on validation prompts by suffix (rows) and kind of question (columns).* Read it by
@@ -132,7 +132,7 @@ print(f"no suffix: {by_suffix['(nothing)']:.3f}")
 print(f"best constant suffix: {by_suffix[best or '(nothing)']:.3f} ({best or '(nothing)'!r})")
 print(f"best suffix per kind: {means.max().mean():.3f}")
 for kind, suffix in by_kind.items():
-    print(f"  {figures.KIND_LABELS[kind]}: {suffix or '(nothing)'!r}")
+    print(f"  {style.KIND_LABELS[kind]}: {suffix or '(nothing)'!r}")
 
 # %% [markdown]
 # The first line is where we start. The second is what a prompt engineer with no knowledge of the

@@ -42,11 +42,11 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
 from alignpro.experiments import Cell
 
-figures.use_style()
+style.use_style()
 pd.set_option("display.max_colwidth", None)
 settings = load_preset(preset)
 cell = Cell(settings, dataset, seed)
@@ -78,7 +78,7 @@ pd.DataFrame(
 # the system message, and the user's message is x alone.
 
 # %%
-from alignpro.prompter import META_PROMPT, NEUTRAL_MENU
+from alignpro.texts import META_PROMPT, NEUTRAL_MENU
 
 print(META_PROMPT[settings.prompter.form])
 
@@ -114,7 +114,7 @@ centre_adapter(untrained.policy, encode(ask(cell.prompts("train"))))
 views["A centred"] = adapter_similarity(untrained.policy, encode(ask(unseen)))
 del untrained  # its memory is wanted for training
 kinds = np.array([str(x.kind) for x in unseen])
-figures.similarity_maps(views, kinds);
+training.similarity_maps(views, kinds);
 
 # %% [markdown]
 # *How alike validation prompts look to the adapter before training, sorted by kind.* What is nearly
@@ -148,7 +148,7 @@ episodes = metrics["episode"].iloc[-1]
 print(f"{len(metrics)} steps, {episodes} episodes, in {cell.run.folder.name}")
 
 # %%
-figures.learning_curve(metrics);
+training.learning_curve(metrics);
 
 # %% [markdown]
 # *Training batches against the PPO step: thin lines are single batches, thick lines a running
@@ -169,7 +169,7 @@ print(f"KL at the end: {kl.tail(5).mean():.2f} nats a sequence")
 # ## Where the time goes
 
 # %%
-figures.step_times(metrics);
+training.step_times(metrics);
 
 # %% [markdown]
 # *Median seconds by stage of a step.* Asking the frozen LLM and moving the prompter take the
@@ -186,7 +186,7 @@ import random
 
 from alignpro.evaluation import evaluate, unchanged
 from alignpro.runs import stage_seed
-from alignpro.tables import text_table
+from alignpro.report.html import text_table
 
 drawn = random.Random(seed).sample(cell.prompts("test"), 3)
 rewriters = {"before": unchanged, "after": trained}

@@ -42,13 +42,13 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
-from alignpro.evaluation import compare_runs, paired_gain, prompt_means, summary
+from alignpro.statistics import compare_runs, paired_gain, prompt_means, summary
 from alignpro.experiments import Cell
-from alignpro.matrix import reference_tables
+from alignpro.report.kept_runs import reference_tables
 
-figures.use_style()
+style.use_style()
 settings = load_preset(preset)
 cell = Cell(settings, dataset, seed)
 
@@ -72,7 +72,7 @@ print(f"{size['prompts']:.0f} held-out prompts, {size['samples']:.0f} answers to
 result[["mean", "mean_low", "mean_high", "variance", "within", "across"]].round(3)
 
 # %%
-figures.mean_reward(result, dataset);
+training.mean_reward(result, dataset);
 
 # %% [markdown]
 # *Figure 2 of the paper, for the one cell trained here: mean held-out reward; bars are 95 %
@@ -100,7 +100,7 @@ pd.DataFrame(gains, index=[f"Align-Pro − {name}" for name in others]).round(3)
 # ## Where the gain comes from
 
 # %%
-figures.reward_by_kind(table);
+training.reward_by_kind(table);
 
 # %% [markdown]
 # *Mean reward by kind of question.* A prompter that writes the same thing everywhere would look
@@ -108,7 +108,7 @@ figures.reward_by_kind(table);
 
 # %%
 kinds = table.groupby("id")["kind"].first()
-figures.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds);
+training.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds);
 
 # %% [markdown]
 # *Each test prompt's change of mean reward.* The average hides that some prompts lose.
@@ -120,7 +120,7 @@ figures.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds)
 # splits it into the two.
 
 # %%
-figures.reward_variance(result, dataset);
+training.reward_variance(result, dataset);
 
 # %% [markdown]
 # *Left: variance over all answers with 95 % intervals. Right: its two sources.* A reward that
@@ -143,7 +143,7 @@ for part in ("variance", "within", "across"):
 # %%
 tables = {**reference_tables(preset, dataset), f"seed {seed}": table}
 runs = compare_runs(tables, resamples)
-figures.run_means(runs, f"One dot a run, held-out prompts of `{dataset}`");
+training.run_means(runs, f"One dot a run, held-out prompts of `{dataset}`");
 
 # %% [markdown]
 # *Mean held-out reward by configuration, one dot a training run.*

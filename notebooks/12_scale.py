@@ -48,12 +48,12 @@ import dataclasses
 import pandas as pd
 import torch
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
-from alignpro.matrix import matrix_cards
-from alignpro.plan import GPU, OVERHEAD, PARTS, Plan, in_gb
+from alignpro.report.kept_runs import matrix_cards
+from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan, in_gb
 
-figures.use_style()
+style.use_style()
 scale = load_preset(planned)
 
 # %% [markdown]
@@ -132,7 +132,7 @@ in_gb(plan.models(), ["weights", "checkpoint"])
 
 # %%
 stages = plan.stages()
-figures.memory_by_stage(stages, gpu.memory, f"Preset {scale.name}, computed, not measured");
+training.memory_by_stage(stages, gpu.memory, f"Preset {scale.name}, computed, not measured");
 
 # %% [markdown]
 # *Bytes of each stage, by part, one panel an architecture; computed.* For prompts of the length

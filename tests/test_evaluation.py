@@ -5,23 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from alignpro.data import Prompt
-from alignpro.evaluation import (
-    LARGEST_GAIN,
-    LARGEST_LOSS,
-    RANDOM,
-    best_of,
-    best_suffixes,
-    choose_examples,
-    constant,
-    evaluate,
-    paired_gain,
-    per_kind,
-    prompt_means,
-    summary,
-    unchanged,
-    variance_change,
-)
+from alignpro.evaluation import best_of, best_suffixes, constant, evaluate, per_kind, unchanged
+from alignpro.report.examples import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples
+from alignpro.statistics import paired_gain, prompt_means, summary, variance_change
+from alignpro.texts import Prompt
 
 
 def table_of(rewards):

@@ -1,0 +1,1 @@
+"""Win rates between two files of responses: the judge, its protocol, its store, its report."""

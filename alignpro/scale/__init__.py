@@ -1,0 +1,1 @@
+"""What the paper's models need of a GPU, computed without their weights."""
