@@ -169,7 +169,7 @@ class Cell:
                 self.preset.ppo,
                 prompter.policy,
                 prompter.messages,
-                self._score(prompter),
+                self.score_rewrites(prompter),
                 lambda: save_prompter(prompter, folder),
                 progress,
             )
@@ -337,7 +337,7 @@ class Cell:
         adapted.save_pretrained(partial, safe_serialization=True)
         partial.rename(folder)
 
-    def _score(self, prompter: Prompter) -> ppo.Score:
+    def score_rewrites(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
 
         def score(prompts: Sequence[Prompt], outputs: Sequence[Response], seed: int) -> ppo.Scored:

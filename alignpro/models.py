@@ -36,7 +36,7 @@ def load(
     Raises ModelError where the source cannot be had, saying the ways to get it, or where it is a
     checkpoint of another kind of model.
     """
-    folder = _resolve(spec)
+    folder = location(spec)
     with _explained(spec):
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=spec.revision)
         model, report = auto.from_pretrained(
@@ -94,7 +94,7 @@ def identity(spec: ModelSpec) -> str:
     """A short name that tells a checkpoint apart: its source at a commit of the Hub, or, for a
     directory, its name at a hash of the weights in it. Raises ModelError as `load` does.
     """
-    folder = Path(_resolve(spec))
+    folder = Path(location(spec))
     if not folder.is_dir():
         with _explained(spec):  # the cache keeps each commit in a folder of that name
             config = cached_file(spec.source, "config.json", revision=spec.revision)
@@ -106,7 +106,8 @@ def identity(spec: ModelSpec) -> str:
     return f"{folder.name}@{found.hexdigest()[:10]}"
 
 
-def _resolve(spec: ModelSpec) -> str:
+def location(spec: ModelSpec) -> str:
+    """The directory of a model, or its id on the Hub. Raises ModelError as `load` does."""
     if spec.source == SMOLLM2:
         return str(smollm2_folder())
     if spec.source.startswith("tiny:"):

@@ -175,7 +175,7 @@ class Trainer:
         steps, writes = self.config.steps, self.process.is_main_process
         with tqdm(total=steps, initial=done, desc="PPO", disable=not (progress and writes)) as bar:
             for step in range(done + 1, steps + 1):
-                metrics, samples = self._step(step)
+                metrics, samples = self.step(step)
                 if writes:
                     self._record(step, metrics, samples)
                     self._warn(metrics, bar)
@@ -194,8 +194,9 @@ class Trainer:
         if step % config.checkpoint_every == 0 or last:
             self.run.save_checkpoint(step, self._state())
 
-    def _step(self, step: int) -> tuple[dict, list[dict]]:
-        config, clock = self.config, _Clock()
+    def step(self, step: int) -> tuple[dict, list[dict]]:
+        """Run step number `step` (from 1); its metrics, and one row of texts per completion."""
+        config, clock = self.config, StageClock()
         rows = self._rows(step)
         prompts = [self.prompts[i] for i in rows]
         messages_ids = [self.queries[i] for i in rows]
@@ -382,7 +383,9 @@ def _dealt(shares: Sequence[Sequence]) -> list:
     return [item for cards in zip(*shares, strict=True) for item in cards]
 
 
-class _Clock:
+class StageClock:
+    """Seconds of each stage of a step, measured from one `lap` to the next."""
+
     def __init__(self):
         self.start, self.laps = time.perf_counter(), {}
 

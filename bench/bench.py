@@ -192,14 +192,14 @@ def work_of_a_step(ours: Ours) -> list[dict]:
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_hook(count)
-    lap = ppo._Clock.lap
+    lap = ppo.StageClock.lap
     with FlopCounterMode(display=False) as counter:
 
         def marked(clock, name):
             lap(clock, name)
             marks.append((name, counter.get_total_flops(), read[0]))
 
-        with mock.patch.object(ppo._Clock, "lap", marked):
+        with mock.patch.object(ppo.StageClock, "lap", marked):
             ours.step()
     return [
         {"part": name, "gflop": (flops - f) / 1e9, "gb": (read - b) / 1e9}

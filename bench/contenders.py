@@ -74,7 +74,7 @@ class Ours:
             prompter.policy,
             self.cell.prompts("train"),
             prompter.messages,
-            self.cell._score(prompter),
+            self.cell.score_rewrites(prompter),
             self.cell.preset.ppo,
             self.cell.run,
         )
@@ -83,7 +83,7 @@ class Ours:
     def step(self) -> dict[str, float]:
         """Seconds of one step by part."""
         self.steps += 1
-        metrics, _ = self.trainer._step(self.steps)
+        metrics, _ = self.trainer.step(self.steps)
         return {name: metrics[f"time/{name}"] for name in PARTS}
 
 
@@ -107,7 +107,7 @@ class TRLs:
             switches = {"gradient_checkpointing": False, "bf16": precision == torch.bfloat16}
         else:
             value = AutoModelForSequenceClassification.from_pretrained(
-                models._resolve(cell.preset.models[cell.pair[0]]), num_labels=1
+                models.location(cell.preset.models[cell.pair[0]]), num_labels=1
             )
             switches = {}
         arguments = TRLConfig(

@@ -194,7 +194,7 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
         if torch.cpu._is_avx512_bf16_supported():
             pairs[part, "bf16 products beside the adapter"] = below, few
     if dtype() == torch.bfloat16:
-        fused = patched("fast.logprobs._attention_with_a_fast_backward", contextlib.nullcontext)
+        fused = patched("fast.logprobs.attention_with_fast_backward", contextlib.nullcontext)
         pairs[part, "attention in plain products"] = under(fused, learn), learn
         pairs[part, "weights laid out once, bf16"] = halved, learn
     return pairs

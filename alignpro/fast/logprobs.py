@@ -74,7 +74,7 @@ def forward(
     parts = []
     for index in order.split(group):
         part = batch.rows(index)
-        with _attention_with_a_fast_backward(model):
+        with attention_with_fast_backward(model):
             logp, hidden = _forward_group(model, part, pad_id)
         own = part.mask[..., None]
         columns = [logp.gather(-1, part.tokens[..., None]) * own, hidden.detach() * own]
@@ -93,7 +93,7 @@ def _by_length(batch: Batch) -> torch.Tensor:
 
 
 @contextmanager
-def _attention_with_a_fast_backward(model) -> Iterator[None]:
+def attention_with_fast_backward(model) -> Iterator[None]:
     """Within: attention in plain products where a CPU computes in bf16, else the model's own.
 
     The fused one's backward pass takes several times as long there. Also without gradients, so that

@@ -63,7 +63,7 @@ def architecture(spec: ModelSpec) -> PreTrainedConfig:
     From a directory or the Hub's cache, else from `architectures.yaml`, else from the Hub. Raises
     PlanError where none of them has it.
     """
-    source, revision = models._resolve(spec), spec.revision
+    source, revision = models.location(spec), spec.revision
     try:
         return AutoConfig.from_pretrained(source, revision=revision, local_files_only=True)
     except (OSError, ValueError):

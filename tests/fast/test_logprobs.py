@@ -120,9 +120,7 @@ def test_attention_in_plain_products_where_a_cpu_computes_in_bf16(architecture, 
     fused = any("scaled_dot_product" in name for name in called)
     assert fused == (precision == torch.float32)
     assert decoder(model).config._attn_implementation == "sdpa"
-    with mock.patch(
-        "alignpro.fast.logprobs._attention_with_a_fast_backward", contextlib.nullcontext
-    ):
+    with mock.patch("alignpro.fast.logprobs.attention_with_fast_backward", contextlib.nullcontext):
         by_fused, _, _ = forward(model, batch, tokenizer.pad_token_id)
     torch.testing.assert_close(logp, by_fused, atol=0.1, rtol=0.02)
 
