@@ -223,12 +223,11 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def run_as(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
-    """Each pair of `architectures`, and the pair that it is run as.
+def distinct_pairs(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
+    """Map each pair of `preset.architectures` to the first pair that has the same two models.
 
-    Prompters of the same model are run as the first of them, and so are frozen LLMs: what a run
-    draws depends on its models and seed and not on the roles' names, so that a second one would
-    repeat the first.
+    A run depends on its models and seed, not on the roles' names. Pairs with the same models would
+    repeat one another, so only the pair that they map to is run.
     """
     first: tuple[dict, dict] = ({}, {})
     return {

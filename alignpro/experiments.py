@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro import data, devices, models, ppo
-from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, run_as
+from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, distinct_pairs
 from alignpro.data import load_prompts
 from alignpro.evaluation import (
     Rewriter,
@@ -406,7 +406,7 @@ def reproduce(
     names of those that failed.
     """
     seeds, datasets = seeds or preset.seeds, datasets or preset.datasets
-    pairs = run_as(preset)
+    pairs = distinct_pairs(preset)
     distinct = dict.fromkeys(pairs.values())
     cells = [(seed, d, pair) for seed in seeds for d in datasets for pair in distinct]
     failed, start, process = [], time.perf_counter(), devices.process()

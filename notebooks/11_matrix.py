@@ -155,7 +155,7 @@ matrix.reward_distributions(table, order);
 
 # %%
 metrics = matrix_metrics(results_of)
-prompters = metrics[metrics["architecture"].str.startswith("P")]
+prompters = metrics[metrics["configuration"] == "Align-Pro"]
 matrix.learning_bands(prompters);
 
 # %% [markdown]

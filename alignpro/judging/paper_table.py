@@ -42,8 +42,10 @@ def our_cells(
     Align-Pro and B is `base`. Rewards within `margin` are a tie.
     """
     found: dict[tuple, list[pd.DataFrame]] = {}
-    for path in sorted((results / preset).glob("*/P*/seed*/evaluation.parquet")):
+    for path in sorted((results / preset).glob("*/*/seed*/evaluation.parquet")):
         card = json.loads((path.parent / "card.json").read_text(encoding="utf-8"))
+        if card["configuration"] != "align-pro":
+            continue
         cell = ", ".join(card["architecture"]), card["dataset"]
         table = judged(pd.read_parquet(path), "Align-Pro", base, margin)
         found.setdefault(cell, []).append(table)

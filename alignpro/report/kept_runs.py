@@ -11,6 +11,14 @@ import pandas as pd
 from alignpro.runs import RESULTS
 from alignpro.statistics import summary
 
+# What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
+TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
+
+
+def _card(path: Path) -> dict:
+    """The card of the run that the file `path` belongs to."""
+    return json.loads((path.parent / "card.json").read_text(encoding="utf-8"))
+
 
 def reference_tables(
     preset_name: str, dataset: str, results: Path = RESULTS, architecture: str = "P1F1"
@@ -29,13 +37,16 @@ def kept_preset(preset_name: str, results: Path = RESULTS) -> str:
 def matrix_table(
     preset_name: str, results: Path = RESULTS, files: Sequence[str] = ("evaluation", "best_of")
 ) -> pd.DataFrame:
-    """Every held-out response in `results/`, a row each, with its `architecture` and `seed`.
+    """Every held-out response in `results/`, one row each, with its `architecture` and `seed`.
 
-    `files` names the tables of each run that are read. The oracle's architecture is the frozen LLM
-    alone. Raises FileNotFoundError where nothing has been run.
+    `frozen` is the role of the frozen LLM. `files` names the tables of each run that are read. The
+    oracle's architecture is the frozen LLM alone. Raises FileNotFoundError where nothing has been
+    run.
     """
     tables = [
-        pd.read_parquet(path).assign(architecture=path.parts[-3])
+        pd.read_parquet(path).assign(
+            architecture=path.parts[-3], frozen=_card(path)["architecture"][-1]
+        )
         for name in files
         for path in sorted((results / preset_name).glob(f"*/*/seed*/{name}.parquet"))
     ]
@@ -55,8 +66,8 @@ def matrix_summary(table: pd.DataFrame, resamples: int) -> pd.DataFrame:
     oracle = table["configuration"] == "RLHF"
     parts = []
     for (pair, dataset), part in table[~oracle].groupby(["architecture", "dataset"], sort=False):
-        frozen = table["architecture"].map(pair.endswith)
-        beside = oracle & frozen & (table["dataset"] == dataset)
+        same_frozen = table["frozen"] == part["frozen"].iloc[0]
+        beside = oracle & same_frozen & (table["dataset"] == dataset)
         part = summary(pd.concat([part, table[beside]]), resamples).reset_index()
         parts.append(part.assign(architecture=pair, dataset=dataset))
     return pd.concat(parts, ignore_index=True)
@@ -69,11 +80,15 @@ def matrix_cards(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
 
 
 def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
-    """Every training step in `results/`, a row each, with its architecture, dataset and seed."""
+    """Every training step in `results/`, one row each, with the cell that it belongs to.
+
+    The cell is `architecture`, `dataset`, `seed` and `configuration` ("Align-Pro" or "RLHF").
+    """
     return pd.concat(
         [
             pd.read_json(path, lines=True).assign(
                 architecture=path.parts[-3],
+                configuration=TRAINED[_card(path)["configuration"]],
                 dataset=path.parts[-4],
                 seed=int(path.parts[-2].removeprefix("seed")),
             )

@@ -19,13 +19,11 @@ RUN = ["configuration", "dataset", "architecture", "seed"]
 
 
 def spent(metrics: pd.DataFrame) -> pd.DataFrame:
-    """`metrics` (of `matrix.matrix_metrics`) with what each run had cost after each of its steps.
+    """`metrics` (of `matrix_metrics`) with what each run had cost after each of its steps.
 
-    Adds `configuration`, and cumulative `seconds` (of training itself, as the cards count them) and
-    `tokens` (generated, by the policy and by the frozen LLM that answers it).
+    Adds cumulative `seconds` (of training itself, as the cards count them) and `tokens` (generated,
+    by the policy and by the frozen LLM that answers it).
     """
-    prompter = metrics["architecture"].str.startswith("P")
-    metrics = metrics.assign(configuration=np.where(prompter, "Align-Pro", "RLHF"))
     step = metrics.assign(
         seconds=metrics[list(STEP_PARTS)].sum(axis=1), tokens=metrics["val/generated_tokens"]
     )

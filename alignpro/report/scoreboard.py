@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 from pandas.io.formats.style import Styler
 
-from alignpro.config import Preset, run_as
+from alignpro.config import Preset, distinct_pairs
 from alignpro.report.html import text_table
 from alignpro.report.kept_runs import matrix_table
 from alignpro.report.measured_claims import MEASURES, Found
@@ -73,7 +73,7 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
     value, low and high are numbers, NaN where there are none; `found` has them as text, with what
     they rest on. Raises FileNotFoundError where nothing of the preset has been run.
     """
-    pairs = dict.fromkeys(run_as(preset).values())
+    pairs = dict.fromkeys(distinct_pairs(preset).values())
     cells = [(pair, dataset) for pair in pairs for dataset in preset.datasets]
     tables = {
         reads: matrix_table(preset.name, results, [name])

@@ -13,7 +13,14 @@ import pandas as pd
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from alignpro.config import ModelSpec, PPOConfig, Preset, PrompterConfig, SamplingConfig, run_as
+from alignpro.config import (
+    ModelSpec,
+    PPOConfig,
+    Preset,
+    PrompterConfig,
+    SamplingConfig,
+    distinct_pairs,
+)
 from alignpro.scale.step_costs import (
     Lengths,
     Stage,
@@ -148,7 +155,7 @@ class Plan:
         self.preset, self.gpu, self.prompt = preset, gpu or GPU(), prompt_tokens
         self.scale = _Scale(precision, preset.generation_batch, preset.ppo.batch_size)
         self.remote = remote_frozen
-        self.pairs = list(dict.fromkeys(run_as(preset).values()))
+        self.pairs = list(dict.fromkeys(distinct_pairs(preset).values()))
 
     def here(self, role: str) -> bool:
         """Whether the frozen LLM `role` is loaded on this GPU."""
@@ -321,7 +328,7 @@ class Plan:
                 f"answer {preset.frozen.max_new_tokens}.",
                 *(
                     f"{'-'.join(pair)} has the models of {'-'.join(same)}: planned once, as that."
-                    for pair, same in run_as(preset).items()
+                    for pair, same in distinct_pairs(preset).items()
                     if pair != same
                 ),
                 "",

@@ -62,7 +62,7 @@ def results(tmp_path):
         rows = answers("Align-Pro", a) + answers("No Fine-Tuning", b)
         # The two sides need not stand in the same order.
         pd.DataFrame(rows[::-1]).to_parquet(folder / "evaluation.parquet")
-        card = {"architecture": ["P1", "F1"], "dataset": dataset}
+        card = {"architecture": ["P1", "F1"], "dataset": dataset, "configuration": "align-pro"}
         (folder / "card.json").write_text(json.dumps(card))
     return tmp_path
 

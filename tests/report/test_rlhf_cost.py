@@ -26,7 +26,10 @@ def steps(architecture, seed, seconds, tokens, scores, kl):
         }
         for i, (s, t, r, k) in enumerate(zip(seconds, tokens, scores, kl), 1)
     ]
-    return pd.DataFrame(rows).assign(architecture=architecture, dataset="help", seed=seed)
+    configuration = "RLHF" if architecture == "F1" else "Align-Pro"
+    return pd.DataFrame(rows).assign(
+        architecture=architecture, dataset="help", seed=seed, configuration=configuration
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The scoreboard: verdicts by rule in every direction, and links that lead somewhere."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,8 @@ def keep(results, architecture, rows, seed=0, name="evaluation"):
     folder = results / "cpu" / "help" / architecture / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet", index=False)
+    roles = {"P1F1": ["P1", "F1"], "F1": ["F1"]}[architecture]
+    (folder / "card.json").write_text(json.dumps({"architecture": roles}))
 
 
 def verdicts(results, preset, ours, base, oracle=None):
