@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -42,22 +44,44 @@ def _array(wide: pd.DataFrame) -> np.ndarray:
     return wide.to_numpy().reshape(*wide.index.levshape, -1)
 
 
-def _resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Bootstrap means [resamples, ...] of `values` [runs, prompts, ...], over runs and prompts.
+def bootstrap(
+    values: ArrayLike,
+    *,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> np.ndarray:
+    """Percentile interval [..., 2] of the mean of `values` [runs, prompts, ...], by bootstrap.
 
-    The two are drawn apart, since all runs answer the same prompts. Over a few runs a bootstrap is
-    too sure of itself: its variance is that of the runs times (runs − 1) / runs.
+    Runs and prompts are resampled independently of each other, since all runs answer the same
+    prompts. One run is `values[None]`. All trailing entries see the same resamples, so pass
+    differences for a paired comparison. `statistic` maps the resampled means [resamples, ...] to
+    what the interval is of; without it, that is the mean. `level` is in (0, 1).
+
+    The interval of few runs is too narrow: its variance over runs is too small by the factor
+    (runs − 1) / runs. With one prompt it has no width, and says nothing. Raises ValueError for
+    an empty or a non-finite array.
     """
+    values = np.asarray(values, dtype=float)
+    if values.ndim < 2 or 0 in values.shape[:2]:
+        raise ValueError(f"values: shape {list(values.shape)}, expected [runs >= 1, prompts >= 1]")
+    if not np.isfinite(values).all():
+        raise ValueError("values: must be finite, some are NaN or infinite")
+    if not 0 < level < 1:
+        raise ValueError(f"level: must lie between 0 and 1, got {level!r}")
     rng, (runs, prompts) = np.random.default_rng(seed), values.shape[:2]
     by_run = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
-    by_prompt = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples) / prompts
-    return np.einsum("br,bp,rp...->b...", by_run, by_prompt, values, optimize=True)
-
-
-def _interval(draws: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap draws."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    means, block = [], max(1, 5_000_000 // prompts)  # at most 40 MB at a time
+    for start in range(0, resamples, block):
+        part = by_run[start : start + block]
+        by_prompt = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=len(part))
+        means.append(
+            np.einsum("br,bp,rp...->b...", part, by_prompt / prompts, values, optimize=True)
+        )
+    drawn = np.concatenate(means)
+    drawn = statistic(drawn) if statistic else drawn
+    return np.moveaxis(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0), 0, -1)
 
 
 def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -71,19 +95,17 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     for name in table["configuration"].unique():
         rewards = reward_array(table, name)
         moments = np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2)], axis=-1)
-        first, second = _resampled(moments, resamples, seed).T
-        mean_low, mean_high = _interval(first)
-        variance_low, variance_high = _interval(second - first**2)
+        ends = bootstrap(moments, statistic=_mean_and_variance, resamples=resamples, seed=seed)
         means = moments[..., 0]
         rows.append(
             {
                 "configuration": name,
                 "mean": rewards.mean(),
-                "mean_low": mean_low,
-                "mean_high": mean_high,
+                "mean_low": ends[0, 0],
+                "mean_high": ends[0, 1],
                 "variance": rewards.var(),
-                "variance_low": variance_low,
-                "variance_high": variance_high,
+                "variance_low": ends[1, 0],
+                "variance_high": ends[1, 1],
                 "within": rewards.var(axis=2).mean(),
                 "across": means.var(axis=1).mean(),
                 "runs_apart": means.mean(axis=1).var(),
@@ -93,6 +115,12 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("configuration")
+
+
+def _mean_and_variance(moments: np.ndarray) -> np.ndarray:
+    """Mean and variance [..., 2] from the first two moments [..., 2]."""
+    first, second = moments[..., 0], moments[..., 1]
+    return np.stack([first, second - first**2], axis=-1)
 
 
 def _pair(table: pd.DataFrame, better: str, base: str) -> list[np.ndarray]:
@@ -122,7 +150,7 @@ def paired_gain(
     runs, prompts = difference.shape
     by_prompt, by_run = difference.mean(axis=0), difference.mean(axis=1)
     error = by_prompt.var(ddof=1) / prompts + (by_run.var(ddof=1) / runs if runs > 1 else 0.0)
-    low, high = _interval(_resampled(difference, resamples, seed))
+    low, high = bootstrap(difference, resamples=resamples, seed=seed).tolist()
     return {
         "gain": float(difference.mean()),
         "standard_error": float(np.sqrt(error)),
@@ -144,16 +172,21 @@ def variance_change(
     change, low, high: both sides see the same resampled prompts and runs. Raises ValueError where
     the runs do not pair.
     """
-    values = []
-    for rewards in _pair(table, better, base):
-        parts = rewards.mean(axis=2), (rewards**2).mean(axis=2), rewards.var(axis=2)
-        parts = np.stack(parts, axis=-1)  # [runs, prompts, 3]
-        draws = _resampled(parts, resamples, seed)
-        first, second, within = np.vstack([parts.mean(axis=(0, 1)), draws]).T
-        values.append(np.stack([second - first**2, within]))
-    changes = values[0] - values[1]
-    rows = [(change[0], *_interval(change[1:])) for change in changes]
-    return pd.DataFrame(rows, index=["variance", "within"], columns=["change", "low", "high"])
+    sides = [
+        np.stack([r.mean(axis=2), (r**2).mean(axis=2), r.var(axis=2)], axis=-1)
+        for r in _pair(table, better, base)
+    ]
+    parts = np.stack(sides, axis=2)  # [runs, prompts, side, 3]
+
+    def change(means: np.ndarray) -> np.ndarray:
+        variance = _mean_and_variance(means[..., :2])[..., 1]
+        both = np.stack([variance, means[..., 2]], axis=-1)
+        return both[..., 0, :] - both[..., 1, :]
+
+    value = change(parts.mean(axis=(0, 1)))
+    low, high = bootstrap(parts, statistic=change, resamples=resamples, seed=seed).T
+    columns = {"change": value, "low": low, "high": high}
+    return pd.DataFrame(columns, index=["variance", "within"])
 
 
 def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
@@ -168,24 +201,3 @@ def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFram
         gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
         rows[name] = {**means, **gain}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
-
-
-def bootstrap_interval(
-    values_x: ArrayLike, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> np.ndarray:
-    """Percentile interval [..., 2] of the mean over prompts of ``values_x`` [X, ...].
-
-    Prompts are resampled, since responses to one prompt are not independent evidence about
-    another; all trailing entries see the same resamples, so pass a difference for a paired
-    comparison. ``level`` in (0, 1). One prompt gives an interval of width 0: it says nothing.
-    """
-    values = np.asarray(values_x, dtype=float)
-    if values.ndim == 0 or len(values) == 0:
-        raise ValueError(f"values_x: shape {list(values.shape)}, expected [X >= 1, ...]")
-    if not 0 < level < 1:
-        raise ValueError(f"level: must lie between 0 and 1, got {level!r}")
-    n = len(values)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    means = counts @ values.reshape(n, -1) / n
-    ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return np.moveaxis(ends.reshape(2, *values.shape[1:]), 0, -1)

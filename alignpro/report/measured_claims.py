@@ -13,7 +13,7 @@ import pandas as pd
 from alignpro.judging.paper_table import MARGIN, judged
 from alignpro.judging.report import report
 from alignpro.reward_learning.study import Study
-from alignpro.statistics import bootstrap_interval, paired_gain, variance_change
+from alignpro.statistics import bootstrap, paired_gain, variance_change
 
 ALIGN_PRO, BASE, ORACLE = "Align-Pro", "No Fine-Tuning", "RLHF"
 
@@ -79,7 +79,7 @@ def sensitivity(suffixes: pd.DataFrame, resamples: int) -> Found | None:
     choose, measure = halves[0].to_numpy(), halves[1].to_numpy()
     prompts = np.arange(len(halves))
     spread = measure[prompts, choose.argmax(axis=1)] - measure[prompts, choose.argmin(axis=1)]
-    low, high = bootstrap_interval(spread, resamples=resamples)
+    low, high = bootstrap(spread[None], resamples=resamples)
     count = suffixes["configuration"].nunique()
     return spread.mean(), low, high, f"{count} suffixes × {len(halves)} prompts"
 

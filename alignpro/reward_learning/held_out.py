@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from alignpro.reward_learning.preferences import noise_ceiling
-from alignpro.statistics import bootstrap_interval
+from alignpro.statistics import bootstrap
 
 
 def held_out(pairs: pd.DataFrame, margins: np.ndarray) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def held_out(pairs: pd.DataFrame, margins: np.ndarray) -> pd.DataFrame:
         "noise ceiling": noise_ceiling(p_first),
     }
     by_prompt = pd.DataFrame(measures).astype(float).groupby(pairs["id"].to_numpy()).mean()
-    low, high = bootstrap_interval(by_prompt.to_numpy()).T
+    low, high = bootstrap(by_prompt.to_numpy()[None]).T
     return pd.DataFrame({"value": by_prompt.mean(), "low": low, "high": high})
 
 

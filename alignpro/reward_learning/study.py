@@ -20,7 +20,7 @@ from alignpro.config import RewardLearningConfig
 from alignpro.reward_learning.held_out import held_out
 from alignpro.reward_learning.preferences import label_pairs
 from alignpro.runs import RESULTS, stage_seed
-from alignpro.statistics import bootstrap_interval
+from alignpro.statistics import bootstrap
 from alignpro.theory.from_samples import best_of_n, rlhf_front
 
 GAINS = ("proxy", "gold", "gold_low", "gold_high")
@@ -90,7 +90,7 @@ class Study:
         rows = []
         for n in 2 ** np.arange(int(np.log2(proxy.shape[1])) + 1):
             gain = best_of_n(proxy, gold, n) - gold.mean(axis=1)
-            low, high = bootstrap_interval(gain)
+            low, high = bootstrap(gain[None])
             optimised = (best_of_n(proxy, proxy, n) - proxy.mean(axis=1)).mean()
             rows.append((n, np.sqrt(np.log(n) - (n - 1) / n), optimised, gain.mean(), low, high))
         return pd.DataFrame(rows, columns=["n", "sqrt_kl", *GAINS])
@@ -103,7 +103,7 @@ class Study:
         proxy, gold = self.rewards(share)
         by_proxy, by_gold = rlhf_front(proxy, lams), rlhf_front(proxy, lams, values=gold)
         gain_x = by_gold.reward_x - gold.mean(axis=1, keepdims=True)
-        low, high = bootstrap_interval(gain_x).T
+        low, high = bootstrap(gain_x[None]).T
         columns = (
             *(lams, np.sqrt(by_proxy.kl), by_proxy.ess, by_proxy.reward - proxy.mean()),
             *(gain_x.mean(axis=0), low, high),

@@ -15,7 +15,7 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alignpro.statistics import bootstrap_interval
+from alignpro.statistics import bootstrap
 from alignpro.theory.arguments import as_array, as_number
 from alignpro.theory.gibbs import Array, exp_remainder, tilt
 
@@ -164,8 +164,8 @@ def _front(
         temperature=np.ravel(np.asarray(temperatures, dtype=float)),
         **{name: value.mean(axis=0) for name, value in columns.items()},
         ess_min=columns["ess"].min(axis=0),
-        reward_interval=bootstrap_interval(columns["reward"], **boot),
-        kl_interval=bootstrap_interval(columns["kl"], **boot),
+        reward_interval=bootstrap(columns["reward"][None], **boot),
+        kl_interval=bootstrap(columns["kl"][None], **boot),
         reward_x=columns["reward"],
         kl_x=columns["kl"],
     )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro import statistics, theory
+from alignpro import theory
 from alignpro.theory import from_samples, gibbs
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -146,22 +146,6 @@ def test_ranges_and_shapes(seed, temperature):
     assert front.ess_min[0] == pytest.approx((1 / (t.p**2).sum(axis=1)).min())
 
 
-def test_bootstrap_interval_covers_and_pairs():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(200):
-        low, high = statistics.bootstrap_interval(rng.normal(size=60), resamples=300, seed=seed)
-        hits += low <= 0 <= high
-    assert 175 <= hits <= 199
-    values = rng.normal(size=(30, 4, 2))
-    ends = statistics.bootstrap_interval(values)
-    assert ends.shape == (4, 2, 2)
-    assert ends[1, 1] == pytest.approx(statistics.bootstrap_interval(values[:, 1, 1]))
-    assert np.ptp(statistics.bootstrap_interval(values, level=0.5)) < np.ptp(ends)
-    shift = statistics.bootstrap_interval(values[:, 0, 0] + 1 - values[:, 0, 0])
-    assert shift == pytest.approx([1, 1])
-
-
 @pytest.mark.parametrize(
     "call, name",
     [
@@ -171,8 +155,6 @@ def test_bootstrap_interval_covers_and_pairs():
         (lambda: from_samples.prompter_front(np.zeros((2, 3, 2)), [1, 0]), "lams"),
         (lambda: from_samples.rlhf_front(np.zeros((2, 3, 2)), [1]), "rewards"),
         (lambda: from_samples.rlhf_front(np.zeros((2, 3)), [-1]), "betas"),
-        (lambda: statistics.bootstrap_interval([]), "values_x"),
-        (lambda: statistics.bootstrap_interval([1, 2], level=95), "level"),
     ],
 )
 def test_invalid_calls_name_the_argument(call, name):
