@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from alignpro.figures.style import COLORS, KIND_LABELS
+from alignpro.figures.style import COLORS, KIND_LABELS, verbatim
 
 
 def paper_figure(cells: pd.DataFrame, column: str, label: str, title: str) -> Figure:
@@ -112,7 +112,7 @@ def suffix_shares(table: pd.DataFrame, configurations: Sequence[str], top: int =
     """
     part = table[table["configuration"].isin(configurations)]
     suffix = [r.removeprefix(p).strip() or "(nothing)" for r, p in zip(part.rewrite, part.prompt)]
-    part = part.assign(suffix=suffix)
+    part = part.assign(suffix=[verbatim(s) for s in suffix])
     frequent = part["suffix"].value_counts().index[:top]
     kinds = [k for k in KIND_LABELS if k in set(part["kind"])]
     figure, grid = plt.subplots(

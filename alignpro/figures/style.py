@@ -35,6 +35,16 @@ STEP_LABELS = {
 }
 
 
+def verbatim(text: str, longest: int = 72) -> str:
+    """Prepare a text that a model wrote for a label: on one line, cut short, never a formula.
+
+    Matplotlib would typeset what is between two `$`, and stop where that is no formula.
+    """
+    line = " ".join(text.split())
+    line = line if len(line) <= longest else line[: longest - 1] + "…"
+    return line.replace("$", r"\$")
+
+
 def use_style() -> None:
     """The book's look, for every figure that follows."""
     sns.set_theme(

@@ -66,4 +66,4 @@ def example_table(example: pd.Series) -> Styler:
         f"{example['sample']}). Change of this pair: {example['own']:+.2f}; mean change of the "
         f"prompt: {example['change']:+.2f} over {example['pairs']} pairs"
     )
-    return text_table(frame, caption).set_properties(width="45%")
+    return text_table(frame, caption, columns=dict.fromkeys(sides, "45%"))
