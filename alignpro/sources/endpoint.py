@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 from alignpro.config import ModelSpec, SamplingConfig
 from alignpro.runs import row_seeds
-from alignpro.sources.openai_client import REFUSALS, ask, hide_key
+from alignpro.sources.openai_client import (
+    REFUSALS,
+    ask_adapting,
+    connect,
+    hide_key,
+    refused_field,
+)
 from alignpro.texts import Response
 
 # Seconds for one answer, the server's queue included.
@@ -28,6 +34,8 @@ PROBES = 4
 PROBE_TOKENS = 16
 # A nucleus that holds the likeliest token alone, as top_k 1 does.
 TINY_NUCLEUS = 1e-3
+# The line of the preset that does without a sampling parameter.
+LINES = {"top_k": "`top_k: 0`", "top_p": "`top_p: 1`", "temperature": "`temperature: 1`"}
 KEPT = "What is done is kept: the same command goes on from the last checkpoint."
 
 
@@ -64,12 +72,9 @@ class Endpoint:
         self.model, self.sampling, self.concurrency = spec.source, sampling, concurrency
         self.usage, self.seeded = Usage(), False
         self._lock = threading.Lock()
-        self._client = openai.OpenAI(
-            base_url=spec.endpoint,
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=TIMEOUT,
-            max_retries=RETRIES,
-        )
+        self._changes: dict[str, str | None] = {}  # request fields that the server refused
+        key = os.environ.get("OPENAI_API_KEY")
+        self._client = connect(spec.endpoint, key, TIMEOUT, RETRIES)
 
     def __repr__(self) -> str:
         return f"{self.model} at {urlsplit(str(self._client.base_url)).hostname}"
@@ -99,6 +104,8 @@ class Endpoint:
         """
         wanted = self.sampling
         free = SamplingConfig(max(1.0, wanted.temperature), 1.0, 0, PROBE_TOKENS)
+        if 0 < wanted.temperature < 1:  # no other request below has this temperature
+            self._probed(dataclasses.replace(wanted, max_new_tokens=PROBE_TOKENS), 1)
         greedy = {}
         if wanted.temperature == 0:
             greedy["temperature"] = 0.0
@@ -112,7 +119,7 @@ class Endpoint:
                 raise EndpointError(
                     f"{self} ignores {name}: with {name} {value}, which leaves only the likeliest "
                     f"token, {PROBES} answers to one prompt came in {found} versions. Take a "
-                    f"server that honours it, or set {_off(name)} in the preset's `frozen` section"
+                    f"server that honours it, or set {LINES[name]} in the preset's `frozen` section"
                 )
         answers = self._probed(free)
         if wanted.temperature > 0 and len({*answers}) <= 2:
@@ -125,6 +132,8 @@ class Endpoint:
             raise EndpointError(f"{self} ignores max_tokens: it wrote more than {PROBE_TOKENS}")
         self.seeded = self._probed(free) == answers
         honoured = ", ".join(["max_tokens", *dict.fromkeys(["temperature", *greedy])])
+        names = [f"{a} goes as {b}" if b else f"{a} is left out" for a, b in self._changes.items()]
+        honoured += f" ({', '.join(names)})" if names else ""
         if self.seeded:
             return f"{self} honours {honoured} and seeds"
         return (
@@ -136,9 +145,9 @@ class Endpoint:
         """What a run's card says of it: whether it is `seeded`, and the usage of this session."""
         return {"seeded": self.seeded, "session_usage": dataclasses.asdict(self.usage)}
 
-    def _probed(self, sampling: SamplingConfig) -> list[Response]:
-        messages = [[{"role": "user", "content": PROBE}]] * PROBES
-        return self._answers(messages, range(1, PROBES + 1), sampling, None)
+    def _probed(self, sampling: SamplingConfig, times: int = PROBES) -> list[Response]:
+        messages = [[{"role": "user", "content": PROBE}]] * times
+        return self._answers(messages, range(1, times + 1), sampling, None)
 
     def _answers(
         self,
@@ -174,13 +183,21 @@ class Endpoint:
         }
         if sampling.top_k:  # not OpenAI's, but vLLM's and others'
             request["extra_body"] = {"top_k": sampling.top_k}
+        # At its default of 1 a field can be left out without a change to the sampling.
+        optional = {"seed"} | {name for name in ("temperature", "top_p") if request[name] == 1}
         try:
-            reply = ask(self._client, request)
+            reply = ask_adapting(self._client, request, self._changes, optional)
         except (openai.APIError, ValueError) as error:
             # The error itself is not shown: it may hold the key.
-            raise EndpointError(self._failure(error, sampling)) from None
+            raise EndpointError(self._failure(error, request)) from None
         ended, text = reply["finish_reason"], reply["content"]
         text = reply["refusal"] if text is None else text
+        if not (text or "").strip() and reply["reasoning"]:
+            raise EndpointError(
+                f"{self} sent an empty answer, with text in `reasoning` alone: it thinks before it "
+                "answers. Turn its thinking off on the server, or raise `max_new_tokens` in the "
+                f"preset's `frozen` section. {KEPT}"
+            )
         if ended is None or (text is None and ended not in ("length", "content_filter")):
             raise EndpointError(f"{self} answered, but with no text or no finish_reason. {KEPT}")
         self._count(reply)
@@ -194,7 +211,7 @@ class Endpoint:
             self.usage.output_tokens += written or 0
             self.usage.uncounted += None in (read, written)
 
-    def _failure(self, error: Exception, sampling: SamplingConfig) -> str:
+    def _failure(self, error: Exception, request: dict) -> str:
         if not isinstance(error, openai.APIStatusError):
             return (
                 f"{self} gave no readable answer ({type(error).__name__}) in {RETRIES + 1} tries: "
@@ -204,11 +221,11 @@ class Endpoint:
         if code in REFUSALS:  # and nothing of the server's words: they may hold part of the key
             return f"{self} {REFUSALS[code]} (HTTP {code}). {KEPT}"
         said = hide_key(error.response.text, self._client)[:300]
-        hint = " If it knows no top_k, set `top_k: 0` in the preset's `frozen` section."
-        hint = hint if code in (400, 422) and sampling.top_k else ""
+        hint = ""
+        if code in (400, 422):
+            field = refused_field(error, request)
+            if field in LINES:
+                hint = f" To do without it, set {LINES[field]} in the preset's `frozen` section."
+            elif field is None and "extra_body" in request:
+                hint = " If it knows no top_k, set `top_k: 0` in the preset's `frozen` section."
         return f"{self} failed with HTTP {code}: {said}.{hint} {KEPT}"
-
-
-def _off(name: str) -> str:
-    """How the preset says that it does without a sampling parameter."""
-    return {"top_k": "`top_k: 0`", "top_p": "`top_p: 1`"}.get(name, "a temperature above 0")

@@ -58,6 +58,37 @@ def status(code, headers=None, body=None):
     return lambda handler, _: handler.send(code, body or {"error": {"message": "no"}}, headers)
 
 
+def newer(script, *refused):
+    """Script: a newer OpenAI model. It refuses `max_tokens`, the fields `refused`, and a
+    temperature or top_p other than 1, in OpenAI's words; else it does what `script` does.
+    """
+
+    def answer(handler, body):
+        values = {name: body[name] for name in ("temperature", "top_p") if body.get(name, 1) != 1}
+        if "max_tokens" in body:
+            message = (
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead."
+            )
+            param, code = "max_tokens", "unsupported_parameter"
+        elif unsupported := [name for name in refused if name in body]:
+            param, code = unsupported[0], "unsupported_parameter"
+            message = f"Unsupported parameter: '{param}' is not supported with this model."
+        elif values:
+            param, value = next(iter(values.items()))
+            code = "unsupported_value"
+            message = (
+                f"Unsupported value: '{param}' does not support {value} with this model. Only the "
+                "default (1) value is supported."
+            )
+        else:
+            return script(handler, body)
+        error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+        handler.send(400, {"error": error})
+
+    return answer
+
+
 def raw(payload, kind="application/json"):
     """Script: a 200 with exactly these bytes."""
     return lambda handler, _: handler.send(200, payload, {"Content-Type": kind})

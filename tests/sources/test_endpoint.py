@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pandas as pd
 import pytest
 import torch
-from judge_server import JudgeServer, completion, raw, reset, say, status
+from judge_server import JudgeServer, completion, newer, raw, reset, say, status
 
 from alignpro import models
 from alignpro.config import PRESETS, ConfigError, ModelSpec, SamplingConfig, described, load_preset
@@ -114,8 +114,18 @@ def test_a_response_says_whether_it_ended_and_usage_is_counted():
 
 @pytest.mark.parametrize(
     ("fault", "wait"),
-    [(status(500), 0), (reset, 0), (status(429, {"Retry-After": "1.2"}), 1.2)],
-    ids=["500", "reset", "429"],
+    [
+        (status(500), 0),
+        (reset, 0),
+        (status(429, {"Retry-After": "1.2"}), 1.2),
+        (
+            status(200, {"Retry-After": "1.2"}, {"error": {"code": 429, "message": "slow down"}}),
+            1.2,
+        ),
+        (status(200, body={"error": {"code": "rate_limit_exceeded"}}), 0),
+        (say("Half a te", finish_reason="error"), 0),
+    ],
+    ids=["500", "reset", "429", "200 with 429", "200 with a rate limit", "finish_reason error"],
 )
 def test_a_passing_fault_is_survived_by_asking_again(fault, wait):
     with JudgeServer(fault, then=model()) as server:
@@ -142,6 +152,11 @@ del NO_REASON["choices"][0]["finish_reason"]
         (raw(b'{"choices": null, "usage": 3}'), "no text", 1),
         (raw(json.dumps(NO_REASON).encode()), "no finish_reason", 1),
         (say(None), "no text", 1),
+        (say(None, reasoning="Let me think"), "`reasoning` alone.*thinking off", 1),
+        (say(" ", reasoning_content="Let me think"), "`reasoning` alone.*thinking off", 1),
+        (status(200, body={"error": {"code": 400, "message": "odd"}}), "HTTP 400: .*odd", 1),
+        (status(200, body={"error": "the disk burns"}), "HTTP 502: .*the disk burns", 2),
+        (say("Half a te", finish_reason="error"), "HTTP 502", 2),
     ],
 )
 def test_a_lasting_fault_stops_the_run_and_says_why(monkeypatch, fault, said, asked):
@@ -236,6 +251,26 @@ def test_a_server_that_refuses_top_k_says_what_to_set():
         with pytest.raises(EndpointError, match="Unexpected: top_k.*set `top_k: 0` in the preset"):
             over(server).probe()
         assert over(server, dataclasses.replace(PAPER, top_k=0)).probe()
+
+
+def test_a_newer_model_gets_the_fields_that_it_takes():
+    plain = SamplingConfig(1.0, 1.0, 0, 12)
+    with JudgeServer(then=newer(model(), "top_p", "seed")) as server:
+        endpoint = over(server, plain, concurrency=1)
+        assert "max_tokens goes as max_completion_tokens, top_p is left out" in endpoint.probe()
+        before = len(server.requests)
+        endpoint.generate(PROMPTS[:1], seed=0)
+    *_, last = server.requests
+    assert len(server.requests) == before + 1 and last["max_completion_tokens"] == 12
+    assert not {"max_tokens", "top_p", "seed"} & set(last)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_the_line_to_change_is_named_where_a_newer_model_refuses_a_value(name):
+    sampling = dataclasses.replace(SamplingConfig(1.0, 1.0, 0, 12), **{name: 0.7})
+    with JudgeServer(then=newer(model())) as server:
+        with pytest.raises(EndpointError, match=rf"does not support .*set `{name}: 1` in the pre"):
+            over(server, sampling, concurrency=1).probe()
 
 
 # In a preset, and in a cell
