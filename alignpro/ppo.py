@@ -124,11 +124,29 @@ def ppo_losses(
     return policy_loss, value_loss, stats
 
 
+class StageClock:
+    """Seconds of each stage of a step, measured from one `lap` to the next."""
+
+    def __init__(self):
+        self.start, self.laps = time.perf_counter(), {}
+
+    def lap(self, name: str) -> None:
+        if torch.cuda.is_available():  # kernels run on after the call that starts them returns
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps[name], self.start = now - self.start, now
+
+    def seconds(self, prefix: str) -> dict[str, float]:
+        return {prefix + name: round(value, 3) for name, value in self.laps.items()}
+
+
 class Trainer:
     """Trains the LoRA adapter of `policy` against `score`, step by step, resumably.
 
     Raises ValueError for a policy that samples at another temperature than 1, or truncates.
     """
+
+    clock = StageClock
 
     def __init__(
         self,
@@ -196,7 +214,7 @@ class Trainer:
 
     def step(self, step: int) -> tuple[dict, list[dict]]:
         """Run step number `step` (from 1); its metrics, and one row of texts per completion."""
-        config, clock = self.config, StageClock()
+        config, clock = self.config, self.clock()
         rows = self._rows(step)
         prompts = [self.prompts[i] for i in rows]
         messages_ids = [self.queries[i] for i in rows]
@@ -381,20 +399,6 @@ class Trainer:
 def _dealt(shares: Sequence[Sequence]) -> list:
     """One list from the shares that it was dealt into, card by card."""
     return [item for cards in zip(*shares, strict=True) for item in cards]
-
-
-class StageClock:
-    """Seconds of each stage of a step, measured from one `lap` to the next."""
-
-    def __init__(self):
-        self.start, self.laps = time.perf_counter(), {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self.start = now - self.start, now
-
-    def seconds(self, prefix: str) -> dict[str, float]:
-        return {prefix + name: round(value, 3) for name, value in self.laps.items()}
 
 
 def warm_start(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -230,3 +231,22 @@ def test_the_head_is_multiplied_once_and_not_row_by_row(load_tiny, rows):
     with torch.no_grad(), Watch():
         model(ids, logits_to_keep=1)
     assert any("mm" in name for name in products) and "aten::bmm" not in products
+
+
+def test_a_random_source_has_the_configs_shapes_and_the_same_weights_each_time(tmp_path):
+    tiny = models.location(ModelSpec("tiny:llama"))
+    for path in Path(tiny).iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = torch.random.get_rng_state()
+    first, tokenizer = models.load(ModelSpec(f"random:{tmp_path}"), precision=torch.bfloat16)
+    second, _ = models.load(ModelSpec(f"random:{tmp_path}"), precision=torch.bfloat16)
+    known = models.load(ModelSpec("tiny:llama"))[0].state_dict()
+    assert {n: t.shape for n, t in first.state_dict().items()} == {
+        n: t.shape for n, t in known.items()
+    }
+    assert first.dtype == torch.bfloat16 and not first.training
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], tensor, rtol=0, atol=0)
+    assert torch.equal(torch.random.get_rng_state(), before), "the caller's noise has moved"
+    assert tokenizer.decode(tokenizer.encode("kept", add_special_tokens=False)) == "kept"
