@@ -1,9 +1,12 @@
-"""Gibbs tilts p = q exp(f / t) / Z and their divergences, to full relative accuracy.
+"""Gibbs tilts p = q exp(f / t) / Z, and the divergences between p and q.
 
-Both optima of the paper have this form, so everything is computed from the log-ratio log(p / q),
-never from logarithms of normalised numbers: a divergence of 1e-12 keeps its digits, and
-temperatures of 1e-4 neither overflow nor lose support. Divergences in nats, total variation (TV) in
-[0, 1], half of the L1 distance. Labels C4, C5 and C12 are the book's results.
+Both optima of the paper have this form. Everything is computed from the log-ratio log(p / q) and
+never from logarithms of normalised numbers. So a KL or Jeffreys divergence of 1e-12 keeps its
+digits, and temperatures of 1e-4 neither overflow nor lose support. Total variation (TV) is accurate
+to rounding of 1, so a TV of 1e-12 has few digits.
+
+Divergences are in nats. TV is half of the L1 distance, in [0, 1]. Labels such as C4 are the book's
+results.
 """
 
 from collections.abc import Callable
@@ -35,7 +38,7 @@ def _kl_term(log_ratio: Array) -> Array:
 
 
 def divergence_terms(p: Array, q: Array, log_ratio: Array) -> Array:
-    """p log(p/q) - p + q >= 0: terms that sum to KL(p || q) without cancelling."""
+    """p log(p/q) - p + q >= 0: terms that sum to KL(p || q) without cancellation."""
     near = p * exp_remainder(-np.clip(log_ratio, -1, 1))
     return np.where(np.abs(log_ratio) < 1, near, p * log_ratio - p + q)
 
@@ -109,8 +112,7 @@ class Tilt:
 def tilt(q: ArrayLike, f: ArrayLike, temperature: float) -> Tilt:
     """The Gibbs tilt of ``q`` [..., K] (distributions) by the scores ``f`` [..., K].
 
-    ``temperature`` > 0 is lam or beta. Entries with q = 0 get p = 0 whatever f says there. The
-    arguments are not checked.
+    ``temperature`` > 0 is lam or beta. Where q = 0, p = 0 for any f. The arguments are not checked.
     """
     q, f = np.broadcast_arrays(np.asarray(q, float), np.asarray(f, float))
     support = q > 0
@@ -123,6 +125,20 @@ def tilt(q: ArrayLike, f: ArrayLike, temperature: float) -> Tilt:
     log_Z = np.where(deficit < 0.5, np.log1p(-np.minimum(deficit, 0.5)), np.log(total))
     log_ratio = np.where(support, score - log_Z, 0.0)
     return Tilt(q, weight / total, log_ratio, (top / temperature + log_Z)[..., 0])
+
+
+def kl_of_range(s: ArrayLike) -> Array:
+    """h(s) = a - 1 - log a with a = s / (1 - e^-s): the largest KL of a tilt, either way (C6).
+
+    ``s`` >= 0 [...] is the range of f / t on the support of q. h(s) is at most s^2 / 8 and at most
+    s, and two points attain it.
+    """
+    s = np.asarray(s, dtype=float)
+    small = np.minimum(s, 0.1)
+    near = small / 2 - small**2 / 24 + small**4 / 2880 - small**6 / 181440
+    safe = np.maximum(s, 0.1)
+    log_a = np.where(s < 0.1, near, np.log(safe / -np.expm1(-safe)))
+    return exp_remainder(log_a)
 
 
 def osc(f: Array, support: Array) -> Array:

@@ -3,10 +3,10 @@
 Shapes: X prompts, K rewrites, Y responses. Units: rewards in the reward's own unit, divergences in
 nats, total variation (TV) in [0, 1], half of the L1 distance. ``lam`` and ``beta`` carry the
 reward's unit. A P-average is a Python float; a per-prompt array ends in ``_x``. Equation, lemma and
-theorem numbers are the paper's (arXiv 2501.03486); labels C1 to C16 are the book's own results.
+theorem numbers are the paper's (arXiv 2501.03486); labels such as C9 are the book's own results.
 
-``gibbs`` has the arithmetic of tilts and divergences, ``checks`` that of valid arguments,
-``solution`` the records that the solver returns; their public names can all be imported from here.
+``gibbs`` has the arithmetic of tilts and divergences, ``arguments`` the checks of arguments, and
+``solution`` the records that the solver returns.
 """
 
 import warnings
@@ -16,15 +16,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alignpro.theory.arguments import ROW_SUM_TOLERANCE, as_array, as_number, distributions, reject
+from alignpro.theory.arguments import as_array, as_number, distributions, reject
 from alignpro.theory.gibbs import (
     Array,
-    Tilt,
     best_of_n_row,
     decreasing_root,
     divergence_terms,
-    exp_remainder,
     kl_divergence,
+    kl_of_range,
     osc,
     tilt,
     total_variation,
@@ -32,30 +31,11 @@ from alignpro.theory.gibbs import (
 )
 from alignpro.theory.solution import APriori, BestOfN, KLBudget, LambdaCurve, Solution
 
-__all__ = [
-    "ROW_SUM_TOLERANCE",
-    "APriori",
-    "Array",
-    "BestOfN",
-    "Instance",
-    "KLBudget",
-    "LambdaCurve",
-    "SignedRewardWarning",
-    "Solution",
-    "Tilt",
-    "as_array",
-    "as_number",
-    "exp_remainder",
-    "kl_divergence",
-    "tilt",
-    "total_variation",
-]
-
 
 class SignedRewardWarning(UserWarning):
-    """The reward table holds a negative entry, and Theorem 6.1 assumes r in [0, r_max].
+    """The reward table has a negative entry, and Theorem 6.1 assumes r in [0, r_max].
 
-    Every field is still computed, but ``bound_paper`` and ``bound_jeffreys`` may lie below the gap.
+    Every field is still computed, but ``bound_paper`` and ``bound_jeffreys`` may be below the gap.
     ``bound_mixture`` uses the range of the reward instead of r_max, and stays valid.
     """
 
@@ -227,7 +207,7 @@ class Instance:
         )
 
     def value(self, rho: ArrayLike) -> float:
-        """J(pi_rho) = E_P E_rho g of any prompter ``rho`` [X, K] (Eqs. 2, 3).
+        """J(pi_rho) = E_P E_rho g of any prompter ``rho`` [X, K] (Eq. 3).
 
         Mass off the support of rho_sft is allowed, on a padding row of pi_F_rewrites it is not.
         """
@@ -263,16 +243,24 @@ class Instance:
             dJ_dlam=-np.array([self._mean(t.variance(self._g)) for t in tilts]) / lams / lams,
         )
 
+    def _needed_and_available(self, beta: float) -> tuple[float, float]:
+        """J(pi*) - J_0 and E max g - J_0: what a prompter must gain to match RLHF, and can gain."""
+        pi = tilt(self.pi_F, self._r, as_number("beta", beta))
+        sft_x = (self.rho_sft * self._g).sum(axis=1)
+        needed = self._mean((pi.p * self._r).sum(axis=1) - sft_x)
+        return needed, self._mean(self._best()[0] - sft_x)
+
+    def _kl_to_best_x(self) -> Array:
+        """[X] log 1 / rho_sft(argmax g): the KL of the optimal prompter without a leash."""
+        return -np.log(self._best()[1].sum(axis=1))
+
     def lambda_c(self, beta: float) -> float:
         """The critical lam: the optimal prompter has J_lam > J(pi*) exactly below it (C15).
 
         0 where no prompter beats RLHF at this ``beta`` > 0, inf where every lam does (J_0 >= J(pi*)
         and the prompter learns, or J_0 > J(pi*)). Grows with beta. Needs SciPy.
         """
-        pi = tilt(self.pi_F, self._r, as_number("beta", beta))
-        sft_x = (self.rho_sft * self._g).sum(axis=1)
-        needed = self._mean((pi.p * self._r).sum(axis=1) - sft_x)
-        available = self._mean(self._best()[0] - sft_x)
+        needed, available = self._needed_and_available(beta)
         if available - needed <= self._rounding:
             return 0.0
         if needed <= 0:
@@ -324,6 +312,22 @@ class Instance:
         kl = self._mean(kl_divergence(rho, self.rho_sft))
         return KLBudget(kappa=kappa, lam=lam, rho=rho, value=self.value(rho), kl=kl)
 
+    def matching_budget(self, beta: float) -> float:
+        """The least E_P KL(rho || rho_sft), in nats, at which a prompter earns J(pi*) (C15).
+
+        0 where rho_sft itself does, inf where no prompter on its support does. ``beta`` > 0 is
+        RLHF's leash. Needs SciPy.
+        """
+        needed, available = self._needed_and_available(beta)
+        if needed <= 0:
+            return 0.0
+        if available < needed - self._rounding:
+            return np.inf
+        at = self.lambda_c(beta)
+        # Where only the best rewrites match RLHF, lambda_c is 0.
+        kl_x = tilt(self.rho_sft, self._g, at).kl if at > 0 else self._kl_to_best_x()
+        return self._mean(kl_x)
+
     def _check_prompt(self, x: int) -> None:
         if x not in range(len(self.P)):
             raise ValueError(f"x: not a prompt index from 0 to {len(self.P) - 1} ({x!r})")
@@ -371,11 +375,13 @@ class Instance:
         lam, beta, mean = as_number("lam", lam), as_number("beta", beta), self._mean
         rho, pi = tilt(self.rho_sft, self._g, lam), tilt(self.pi_F, self._r, beta)
         osc_g, osc_r = osc(self._g, self.rho_sft > 0), osc(self._r, self.pi_F > 0)
-        gain = lam * mean(rho.jeffreys_floor), mean(osc_g * np.tanh(osc_g / (4 * lam)))
-        rlhf = beta * mean(pi.jeffreys_floor), mean(osc_r * np.tanh(osc_r / (4 * beta)))
+        gain_x, rlhf_x = osc_g * np.tanh(osc_g / (4 * lam)), osc_r * np.tanh(osc_r / (4 * beta))
+        gain = lam * mean(rho.jeffreys_floor), mean(gain_x)
+        rlhf = beta * mean(pi.jeffreys_floor), mean(rlhf_x)
         frozen_x, sft_x = (self.pi_F * self._r).sum(axis=1), (self.rho_sft * self._g).sum(axis=1)
-        gain_C5 = [mean(b) for b in variance_bounds(self.rho_sft, self._g, osc_g, lam)]
-        rlhf_C5 = [mean(b) for b in variance_bounds(self.pi_F, self._r, osc_r, beta)]
+        gain_C5 = variance_bounds(self.rho_sft, self._g, osc_g, lam)
+        rlhf_C5 = variance_bounds(self.pi_F, self._r, osc_r, beta)
+        start = mean(frozen_x - sft_x)
         return APriori(
             tv=mean(np.tanh(osc_g / (4 * lam))),
             tv_rlhf=mean(np.tanh(osc_r / (4 * beta))),
@@ -383,13 +389,15 @@ class Instance:
             gain_ceiling=gain[1],
             gain_rlhf_floor=rlhf[0],
             gain_rlhf_ceiling=rlhf[1],
-            delta_floor=rlhf[0] + mean(frozen_x - sft_x) - gain[1],
-            delta_ceiling=rlhf[1] + mean(frozen_x - sft_x) - gain[0],
-            gain_variance_floor=gain_C5[0],
-            gain_variance_ceiling=gain_C5[1],
-            gain_rlhf_variance_floor=rlhf_C5[0],
-            gain_rlhf_variance_ceiling=rlhf_C5[1],
-            kl=mean(osc_g**2 / (8 * lam**2)),
-            kl_rlhf=mean(osc_r**2 / (8 * beta**2)),
-            kl_support=mean(-np.log(self._best()[1].sum(axis=1))),
+            delta_floor=rlhf[0] + start - gain[1],
+            delta_ceiling=rlhf[1] + start - gain[0],
+            delta_floor_untrained=mean(rlhf_C5[0] - np.minimum(gain_x, gain_C5[1])) + start,
+            delta_ceiling_untrained=mean(np.minimum(rlhf_x, rlhf_C5[1]) - gain_C5[0]) + start,
+            gain_variance_floor=mean(gain_C5[0]),
+            gain_variance_ceiling=mean(gain_C5[1]),
+            gain_rlhf_variance_floor=mean(rlhf_C5[0]),
+            gain_rlhf_variance_ceiling=mean(rlhf_C5[1]),
+            kl=mean(kl_of_range(osc_g / lam)),
+            kl_rlhf=mean(kl_of_range(osc_r / beta)),
+            kl_support=mean(self._kl_to_best_x()),
         )

@@ -1,7 +1,7 @@
 """What the exact solver returns: frozen records, one for each question that it answers.
 
-Made by ``alignpro.theory.instance.Instance``, whose module says what the symbols
-mean. A P-average is a Python float; a per-prompt array ends in ``_x``.
+``alignpro.theory.instance.Instance`` makes them; its module explains the symbols. A P-average is a
+Python float; a per-prompt array ends in ``_x``.
 """
 
 from dataclasses import InitVar, dataclass
@@ -17,8 +17,9 @@ class APriori:
     """Bounds from the range or the variance of g and r (C4, C5, C6), as P-averages.
 
     "gain" is the prompter's J_lam - J_0, "gain_rlhf" is J(pi*) - J(pi_F). The floors of C4 also use
-    the TV of the solution, and so do the bounds on delta, beside J(pi_F) - J_0. Upper bounds of C5
-    are inf where exp(osc / temperature) is.
+    the TV of the solution, and so do delta_floor and delta_ceiling. The "untrained" bounds on delta
+    need moments of rho_sft and pi_F alone. All bounds on delta contain J(pi_F) - J_0. The ceilings
+    of C5 are inf where exp(osc / temperature) overflows.
     """
 
     tv: float  # C4: TV(rho*, rho_sft) <= tanh(osc(g) / 4 lam)
@@ -29,11 +30,13 @@ class APriori:
     gain_rlhf_ceiling: float
     delta_floor: float  # C4: gain_rlhf_floor + J(pi_F) - J_0 - gain_ceiling <= delta
     delta_ceiling: float  # C4: delta <= gain_rlhf_ceiling + J(pi_F) - J_0 - gain_floor
+    delta_floor_untrained: float  # C5 floor of r + J(pi_F) - J_0 - min(C4, C5 ceiling of g)
+    delta_ceiling_untrained: float  # min(C4, C5 ceiling of r) + J(pi_F) - J_0 - C5 floor of g
     gain_variance_floor: float  # C5: Var(g) (1 - e^{-osc(g)/lam}) / osc(g) <= gain
     gain_variance_ceiling: float  # C5: gain <= Var(g) (e^{osc(g)/lam} - 1) / osc(g)
     gain_rlhf_variance_floor: float  # C5, with r and beta
     gain_rlhf_variance_ceiling: float
-    kl: float  # C6: both KLs between rho* and rho_sft <= osc(g)^2 / (8 lam^2)
+    kl: float  # C6: both KLs between rho* and rho_sft <= h(osc(g) / lam) <= osc(g)^2 / (8 lam^2)
     kl_rlhf: float  # C6, with r and beta
     kl_support: float  # C6: KL(rho* || rho_sft) <= log 1 / rho_sft(argmax g)
 
@@ -77,9 +80,9 @@ class Solution:
     """Both optima of an instance at one (lam, beta), the gap between them, and its bounds.
 
     Shapes: g, rho_star [X, K]; pi_star, pi_prompter, pi_sft_mix [X, Y]; ``_x`` [X]; the rest are
-    P-averages. What was solved stays at hand as ``instance``, ``lam`` and ``beta``; these are not
-    fields, so that ``dataclasses.asdict`` gives the results alone. The methods are the instance's,
-    with ``lam`` and ``beta`` filled in.
+    P-averages. ``instance``, ``lam`` and ``beta`` keep what was solved. They are not fields, so
+    ``dataclasses.asdict`` gives the results alone. The two methods are the instance's, with ``lam``
+    and ``beta`` filled in.
     """
 
     instance: InitVar[Any]  # a theory.Instance
@@ -97,8 +100,8 @@ class Solution:
     J_frozen: float  # J(pi_F) at the original prompts
     J_sft: float  # J_0 = E_{rho_sft} g
     J_prompter: float  # J_lam = E_{rho*} g
-    delta: float  # J(pi*) - J(pi_prompter), Eq. 5
-    delta1: float  # J(pi*) - J(pi_F), Eq. 6
+    delta: float  # J(pi*) - J(pi_prompter), Eq. 5; written out in Eq. 6
+    delta1: float  # J(pi*) - J(pi_F), Eq. 7
     delta2: float  # J(pi_F) - J(pi_prompter), Eq. 7
     kl: float  # KL(rho* || rho_sft)
     kl_reverse: float  # KL(rho_sft || rho*)
@@ -119,33 +122,9 @@ class Solution:
         for name, value in (("instance", instance), ("lam", lam), ("beta", beta)):
             object.__setattr__(self, name, value)
 
-    def value(self, rho: ArrayLike) -> float:
-        """J(pi_rho) of any prompter: ``Instance.value``."""
-        return self.instance.value(rho)
-
     def regret(self, rho: ArrayLike) -> float:
         """F(rho*) - F(rho) at this lam: ``Instance.regret``."""
         return self.instance.regret(rho, self.lam)
-
-    def lambda_curve(self, lams: ArrayLike) -> LambdaCurve:
-        """The front of optimal prompters against lam: ``Instance.lambda_curve``."""
-        return self.instance.lambda_curve(lams)
-
-    def lambda_c(self, beta: float | None = None) -> float:
-        """The critical lam at ``beta`` (None: at this beta): ``Instance.lambda_c``."""
-        return self.instance.lambda_c(self.beta if beta is None else beta)
-
-    def best_of_n(self, n: int) -> BestOfN:
-        """The best of ``n`` rewrites: ``Instance.best_of_n``."""
-        return self.instance.best_of_n(n)
-
-    def kl_budget(self, kappa: float) -> KLBudget:
-        """The best prompter within ``kappa`` nats: ``Instance.kl_budget``."""
-        return self.instance.kl_budget(kappa)
-
-    def in_convex_hull(self, x: int, tol: float = 1e-9) -> bool:
-        """Whether some prompter reaches pi*(.|x): ``Instance.in_convex_hull`` at this beta."""
-        return self.instance.in_convex_hull(x, self.beta, tol)
 
     def apriori(self) -> APriori:
         """The bounds of C4, C5 and C6: ``Instance.apriori`` at this (lam, beta)."""

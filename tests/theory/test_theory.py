@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 
+import mpmath as mp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ def test_C1_three_points_and_regret(inst, lam, seed):
     assert regret == pytest.approx(optimum - objective, abs=1e-10 * scale)
     assert regret >= 0
     assert sol.regret(sol.rho_star) <= 1e-20 * max(1, lam)
-    assert sol.value(sol.rho_star) == pytest.approx(sol.J_prompter, abs=rounding(inst))
+    assert inst.value(sol.rho_star) == pytest.approx(sol.J_prompter, abs=rounding(inst))
     assert inst.regret(inst.rho_sft, lam) == pytest.approx(
         lam * sol.kl_reverse, rel=1e-6, abs=1e-20
     )
@@ -46,7 +47,7 @@ def test_C2_C3_exact_gains_and_the_chain_of_bounds(inst, lam, beta):
     assert s.delta == pytest.approx(s.J_rlhf - s.J_prompter, abs=tol)
     chain = [s.floor, s.delta, s.bound_mixture, s.bound_jeffreys, s.bound_paper]
     assert all(a <= b + tol for a, b in itertools.pairwise(chain)), chain
-    assert s.bound_paper - s.delta >= lam * s.kl_reverse - tol  # slip 8
+    assert s.bound_paper - s.delta >= lam * s.kl_reverse - tol  # L2
     assert s.bound_paper - s.bound_jeffreys == pytest.approx(lam * s.kl_reverse, abs=tol)
 
 
@@ -59,10 +60,12 @@ def test_C4_C5_C6_a_priori_bounds(inst, lam, beta):
     assert b.gain_floor - tol <= gain <= b.gain_ceiling + tol
     assert b.gain_rlhf_floor - tol <= s.delta1 <= b.gain_rlhf_ceiling + tol
     assert b.delta_floor - tol <= s.delta <= b.delta_ceiling + tol
+    assert b.delta_floor_untrained - tol <= s.delta <= b.delta_ceiling_untrained + tol
     assert b.gain_variance_floor - tol <= gain <= b.gain_variance_ceiling + tol
     assert b.gain_rlhf_variance_floor - tol <= s.delta1 <= b.gain_rlhf_variance_ceiling + tol
     assert max(s.kl, s.kl_reverse) <= b.kl * (1 + 1e-9) + 1e-25
     assert max(s.kl_rlhf, s.kl_rlhf_reverse) <= b.kl_rlhf * (1 + 1e-9) + 1e-25
+    assert b.kl <= inst.P @ osc(s.g, inst.rho_sft > 0) / lam * (1 + 1e-9)
     assert s.kl <= b.kl_support + tol
     assert dataclasses.astuple(s.apriori()) == dataclasses.astuple(b)
 
@@ -89,7 +92,9 @@ def test_apriori_bounds_are_their_formulas(inst, lam, beta):
     assert b.tv == pytest.approx(inst.P @ np.tanh(f / lam / 4), **near)
     assert b.gain_ceiling == pytest.approx(inst.P @ (f * np.tanh(f / lam / 4)), **near)
     assert b.gain_rlhf_ceiling == pytest.approx(inst.P @ (h * np.tanh(h / beta / 4)), **near)
-    assert b.kl == pytest.approx(inst.P @ f**2 / 8 / lam**2, **near)
+    largest = [mp_largest_kl(size / lam) for size in f]
+    assert b.kl == pytest.approx(inst.P @ largest, rel=1e-6, abs=1e-20)
+    assert b.kl <= inst.P @ f**2 / 8 / lam**2 * (1 + 1e-12)
     if f.min() > 0 and f.max() / lam < 500:
         assert b.gain_variance_floor == pytest.approx(
             inst.P @ (var * -np.expm1(-f / lam) / f), **near
@@ -106,6 +111,15 @@ def test_apriori_bounds_are_their_formulas(inst, lam, beta):
     assert b.delta_ceiling == pytest.approx(
         b.gain_rlhf_ceiling + s.J_frozen - s.J_sft - b.gain_floor, **near
     )
+    spread, start = (inst.pi_F * inst.reward).sum(1, keepdims=True), s.J_frozen - s.J_sft
+    var_r = (inst.pi_F * (inst.reward - spread) ** 2).sum(1)
+    if min(f.min(), h.min()) > 0 and max(f.max() / lam, h.max() / beta) < 500:
+        rlhf = var_r * -np.expm1(-h / beta) / h
+        most = np.minimum(f * np.tanh(f / lam / 4), var * np.expm1(f / lam) / f)
+        assert b.delta_floor_untrained == pytest.approx(inst.P @ (rlhf - most) + start, **near)
+        least = var * -np.expm1(-f / lam) / f
+        most = np.minimum(h * np.tanh(h / beta / 4), var_r * np.expm1(h / beta) / h)
+        assert b.delta_ceiling_untrained == pytest.approx(inst.P @ (most - least) + start, **near)
 
 
 @pytest.mark.parametrize("lam", [0.4, 1 / (120 * math.log(2))])
@@ -144,6 +158,15 @@ def test_C8_finite_differences_and_monotone_curve(inst, lam):
     curve = inst.lambda_curve(np.geomspace(1e-4, 1e4, 30))
     for column in (curve.J_prompter, curve.kl, curve.kl_reverse, curve.free_energy):
         assert np.all(np.diff(column) <= rounding(inst) * (1 + np.abs(column[1:])))
+
+
+def mp_largest_kl(s):
+    """h(s) of C6 in 40 digits: the KL of two points, maximised over their odds by calculus."""
+    if s == 0:
+        return 0.0
+    with mp.workdps(40):
+        a = mp.mpf(float(s)) / -mp.expm1(-mp.mpf(float(s)))
+        return float(a - 1 - mp.log(a))
 
 
 def _columns(inst, lams):
@@ -213,6 +236,24 @@ def test_C10_no_free_lunch_at_a_matched_reference(inst, seed, lam):
     # Donsker-Varadhan from the mixture: fine-tuning it reaches this value within the same KL.
     t = gibbs.tilt(mix, inst.reward, lam)
     assert inst.value(rho) <= lam * inst.P @ t.log_Z + lam * kl_rho + rounding(inst) * max(1, lam)
+
+
+@given(instances(), st.integers(0, 99), TEMPERATURES)
+def test_C11_the_square_root_of_kl_bounds_any_gain(inst, seed, lam):
+    sol = inst.solve(lam, 1.0)
+    width = osc(sol.g, inst.rho_sft > 0)
+    for rho in (random_rho(inst, seed), sol.rho_star):
+        kl = theory.kl_divergence(rho, inst.rho_sft)
+        ceiling = inst.P @ (width * np.sqrt(kl / 2))
+        assert inst.value(rho) - sol.J_sft <= ceiling + rounding(inst)
+        # One KL for all prompts is enough, at the price of the Cauchy-Schwarz inequality.
+        assert ceiling <= np.sqrt(inst.P @ width**2 * (inst.P @ kl) / 2) * (1 + 1e-9) + 1e-25
+
+
+def test_C11_is_attained_in_the_limit():
+    inst = theory.Instance([1], [[0.5, 0.5]], [[0.5, 0.5]], np.eye(2), [[0, 1]])
+    sol = inst.solve(1e3, 1.0)
+    assert sol.J_prompter - sol.J_sft == pytest.approx(math.sqrt(sol.kl / 2), rel=1e-6)
 
 
 @given(instances(), st.integers(1, 60))
@@ -285,6 +326,44 @@ def test_C15_closed_form_for_two_rewrites_and_two_responses(beta):
     assert inst.lambda_c(beta) == pytest.approx(expected, rel=1e-11)
 
 
+@given(instances(("plain", "sparse", "tiny")), st.floats(-3, 3).map(lambda e: 10.0**e))
+def test_C15_the_kl_budget_that_matches_rlhf(inst, beta):
+    budget, sol, tol = inst.matching_budget(beta), inst.solve(1.0, beta), rounding(inst)
+    if budget == math.inf:
+        assert sol.floor > 0
+    elif budget == 0:
+        assert sol.J_sft >= sol.J_rlhf - tol
+    else:
+        assert inst.kl_budget(budget).value == pytest.approx(sol.J_rlhf, abs=10 * tol)
+        assert inst.kl_budget(0.9 * budget).value < sol.J_rlhf + tol
+    # What Theorem 6.1 can certify is less: lam KL stays below max g - J_0.
+    lams = np.geomspace(1e-3, 1e3, 61) * inst.r_max
+    curve = inst.lambda_curve(lams)
+    assert (lams * curve.kl).max() <= sol.J_rlhf - sol.floor - sol.J_sft + tol
+    if (lams * curve.kl).max() > sol.bound_term1 + sol.bound_term2 + tol:
+        assert budget < math.inf
+
+
+def test_C15_budget_ends():
+    def budget(rewrites, beta, rho=(0.5, 0.5)):
+        pool = [[v, 1 - v] for v in rewrites]
+        return theory.Instance([1], [rho], [[0.5, 0.5]], pool, [[1, 0]]).matching_budget(beta)
+
+    assert budget([0.4, 0.5], 1.0) == math.inf
+    assert budget([0.9, 0.9], 1.0) == 0
+    good = 1 / (1 + math.exp(-1))  # J(pi*) at beta = 1: only the best rewrite matches it
+    assert budget([good, 0.1], 1.0, (0.2, 0.8)) == pytest.approx(math.log(5), rel=1e-12)
+
+
+@given(instances(("plain",)))
+def test_C9_the_front_starts_vertically(inst):
+    sol, kappa = inst.solve(1.0, 1.0), 1e-8
+    mean = (inst.rho_sft * sol.g).sum(1, keepdims=True)
+    variance = inst.P @ (inst.rho_sft * (sol.g - mean) ** 2).sum(1)
+    gain = inst.kl_budget(kappa).value - sol.J_sft
+    assert gain == pytest.approx(math.sqrt(2 * kappa * variance), rel=1e-3)
+
+
 def test_C15_ends():
     def critical(rewrites, beta):
         pool = [[v, 1 - v] for v in rewrites]
@@ -310,7 +389,7 @@ def test_C16_linear_program_against_a_known_hull():
 
     inside, outside = weights @ corners[:3], np.array([0.05, 0.35, 0.6])
     inst = instance(inside)
-    assert inst.in_convex_hull(0, beta) and inst.solve(1.0, beta).in_convex_hull(0)
+    assert inst.in_convex_hull(0, beta)
     distance, found = inst.hull_projection(0, inside)
     assert distance <= 1e-12 and found[:3] == pytest.approx(weights, abs=1e-9)
     # Every corner in use has at least 0.1 on the first response, so 0.05 must move.

@@ -68,12 +68,9 @@ def test_rows_are_normalised_and_inputs_left_alone():
 
 def test_a_solution_answers_like_its_instance():
     inst = theory.Instance([1], [[0.2, 0.8]], [[0.4, 0.6]], [[0.9, 0.1], [0.3, 0.7]], [[1, 0]])
-    sol = inst.solve(0.3, 2.0)
-    assert 0 < sol.lambda_c() == sol.lambda_c(2.0) == inst.lambda_c(2.0) < sol.lambda_c(3.0)
-    assert sol.lambda_curve([0.3]).kl[0] == sol.kl
-    assert sol.best_of_n(3).value == inst.best_of_n(3).value
-    assert sol.kl_budget(sol.kl).lam == pytest.approx(0.3)
-    assert sol.in_convex_hull(0) is inst.in_convex_hull(0, 2.0) is True
+    sol, rho = inst.solve(0.3, 2.0), [[0.5, 0.5]]
+    assert sol.regret(rho) == inst.regret(rho, 0.3) != inst.regret(rho, 0.4)
+    assert sol.apriori() == inst.apriori(0.3, 2.0) != inst.apriori(0.4, 2.0)
 
 
 def test_non_negative_rewards_do_not_warn():
