@@ -18,6 +18,8 @@ from transformers.cache_utils import DynamicCache
 from alignpro.fast.cache import left_pad, shared_prefix
 from alignpro.fast.linears import decoder
 
+GROUP = 24  # rows of similar length that run together
+
 
 @dataclass
 class Trunk:
@@ -61,7 +63,7 @@ def make_batch(
 
 
 def forward(
-    model, batch: Batch, pad_id: int, group: int = 24, entropy: bool = False
+    model, batch: Batch, pad_id: int, group: int = GROUP, entropy: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Log-probabilities [B, T] of the sampled tokens, hidden states [B, T, H], entropies [B, T].
 
@@ -155,7 +157,7 @@ def _padded(batch: Batch, own_width: int) -> torch.Tensor:
     return states
 
 
-def with_trunk(model, batch: Batch, pad_id: int, group: int = 24) -> Batch:
+def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
     """`batch` with its trunk computed, so that `forward` runs the adapted layers only.
 
     Where the first layer is adapted already, or none is, there is no trunk to share.

@@ -1,7 +1,7 @@
-"""What a piece of code costs, found by running it on tensors that have shapes and no data.
+"""The cost of a piece of code, found by running it on tensors that have shapes but no data.
 
-On PyTorch's meta device a model of any size is built and run in seconds. A :class:`Ledger` around
-the run counts what a GPU would have to hold, to compute and to read.
+PyTorch's meta device builds and runs a model of any size in seconds. :func:`cost` runs code there
+and counts the memory that a GPU would need, the FLOPs, and the bytes of weights it would read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 aten = torch.ops.aten
-# The meta device has no fused attention of its own; the CPU's keeps what those of GPUs keep:
-# queries, keys, values, the output, and one number a row of the scores instead of the scores.
+# The meta device has no fused attention of its own. The CPU's keeps what the GPU's keep: queries,
+# keys, values, the output, and one number per row of the scores instead of the scores themselves.
 FUSED = aten._scaled_dot_product_flash_attention_for_cpu
 FORMULAS = {
     **flop_registry,
@@ -30,11 +30,13 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: peak bytes beyond what was there before, FLOPs, and bytes of weights read.
+    """The cost of one run.
 
-    `logits` is the part of `peak` in tensors as wide as the vocabulary. A multiplication and an
-    addition are two FLOPs; only matrix products and attention count. Weights are read once by
-    each matrix product. `result` is what the run returned.
+    `peak`: bytes held at the peak, beyond what was there before the run.
+    `logits`: the part of `peak` in tensors whose last dimension is the vocabulary.
+    `flops`: of matrix products and attention; a multiplication and an addition are two.
+    `read`: bytes of weights read, once per matrix product.
+    `result`: what the run returned.
     """
 
     peak: int
@@ -44,10 +46,11 @@ class Cost:
     result: object
 
 
-class Ledger(TorchDispatchMode):
-    """Follows every tensor that is made within, until it is freed.
+class CostMeter(TorchDispatchMode):
+    """Follows every tensor made while the mode is active, until the tensor is freed.
 
-    What is in `known` was there before and is not counted; `weights` are followed when read.
+    `weights` and `known` were there before, so their bytes are not counted; reads of `weights` are.
+    `vocab` is the size of the vocabulary, by which logits are recognised.
     """
 
     def __init__(self, weights: Iterable[torch.Tensor], known: Iterable[torch.Tensor], vocab: int):
@@ -67,7 +70,7 @@ class Ledger(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self._hold(tensor)
         if func.overloadpacket is aten._log_softmax and not args[0].is_contiguous():
-            # Its kernels, on CPUs and GPUs, work on a copy that no other operation sees.
+            # Its kernels, on CPUs and GPUs, first make a contiguous copy that nothing else sees.
             self._add(args[0].nbytes, wide=True)
             self._add(-args[0].nbytes, wide=True)
         formula = FORMULAS.get(func.overloadpacket)
@@ -78,9 +81,9 @@ class Ledger(TorchDispatchMode):
         return out
 
     def _result(self, func, args, kwargs) -> object:
-        """What `func` returns; a new tensor is made without asking again for the same shapes.
+        """The result of `func`. Where its shape was seen before, only an empty tensor is made.
 
-        PyTorch works many shapes out in Python, a millisecond for each, and all layers repeat them.
+        PyTorch derives many shapes in Python, at a millisecond each, and every layer repeats them.
         """
         key = (func, _shapes(args), _shapes(tuple(kwargs.items())))
         if self.results.get(key):
@@ -111,7 +114,7 @@ class Ledger(TorchDispatchMode):
 
 
 def _shapes(arguments: object) -> object:
-    """What of the arguments of an operation decides the shape of its result."""
+    """A hashable summary of an operation's arguments that determines its result's shape."""
     if isinstance(arguments, torch.Tensor):
         return arguments.shape, arguments.stride(), arguments.dtype, arguments.device
     if isinstance(arguments, (tuple, list)):
@@ -120,7 +123,7 @@ def _shapes(arguments: object) -> object:
 
 
 def _new(func, inputs: list, out: object) -> dict | None:
-    """How to make a tensor like `out`, if it is a single one that shares no memory."""
+    """Arguments that make a tensor like `out`; None unless it is one with memory of its own."""
     if not isinstance(out, torch.Tensor) or not out.is_meta or func._schema.is_mutable:
         return None
     like = dict(size=out.shape, stride=out.stride(), dtype=out.dtype, device="meta")
@@ -135,15 +138,15 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def _size(tensor: torch.Tensor) -> int:
-    """Bytes that reading `tensor` touches: one that repeats itself has no more than it holds."""
+    """Bytes touched by reading `tensor`; an expanded tensor touches only what it stores."""
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
-class Dataless(TorchFunctionMode):
-    """Within, the meta device does what code asks of tensors with data.
+class WithoutData(TorchFunctionMode):
+    """Lets code that expects data run on the meta device.
 
-    Attention runs as a fused kernel, as on CPUs and GPUs. A condition on data is not met: the only
-    one on the way is whether no row of a batch is padded.
+    Attention runs as one fused kernel, as on CPUs and GPUs. A condition on data counts as false;
+    the only one in the code that is planned asks whether a batch has no padding.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -163,9 +166,12 @@ def _fused(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, sc
 
 
 def cost(model: nn.Module, run: Callable[[], object], known: Iterable[torch.Tensor] = ()) -> Cost:
-    """What `run`, which uses `model` on the meta device, costs; `known` was there before."""
+    """The cost of calling `run`, which uses `model` on the meta device.
+
+    Tensors in `known`, such as a cache, were there before and are not counted.
+    """
     there = [*model.buffers(), *known]
-    ledger = Ledger(model.parameters(), there, model.config.vocab_size)
-    with Dataless(), ledger:
+    meter = CostMeter(model.parameters(), there, model.config.vocab_size)
+    with WithoutData(), meter:
         result = run()
-    return Cost(ledger.peak, ledger.peak_logits, ledger.flops, ledger.read, result)
+    return Cost(meter.peak, meter.peak_logits, meter.flops, meter.read, result)

@@ -1,7 +1,7 @@
-"""What a preset needs of a GPU: memory by stage, FLOPs, and a lower bound on the time.
+"""A plan of a preset on a GPU: memory by stage, FLOPs, and a lower bound on the time.
 
-Nothing is loaded but configs. All of it is computed, none of it measured: `stages` says what is run
-without data to compute it, and the book's chapter on scale what that was checked against.
+The plan loads model configs and nothing else. Every figure is computed; `step_costs` explains how,
+and the book's chapter on scale lists what the figures were checked against.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from alignpro.config import (
     SamplingConfig,
     distinct_pairs,
 )
+from alignpro.rewards import RewardModel
 from alignpro.scale.step_costs import (
     Lengths,
     Stage,
     architecture,
     cache_bytes,
     generation,
-    hollow,
     parameters,
     reference,
     scoring,
     trained_bytes,
     update,
     weight_bytes,
+    without_weights,
 )
 from alignpro.texts import META_PROMPT
 
-# What PyTorch takes on a GPU beside its tensors: the CUDA context, workspaces of the libraries,
-# gaps between blocks. An allowance, neither computed nor measured.
+# Memory that PyTorch takes on a GPU beside its tensors: the CUDA context, workspaces of the
+# libraries, gaps between blocks. An allowance, neither computed nor measured.
 OVERHEAD = 3e9
 PARTS = ("weights", "adapter", "optimizer", "gradients", "cache", "logits", "activations")
 PROMPT_TOKENS = 256
@@ -46,7 +47,7 @@ PROMPT_TOKENS = 256
 
 @dataclass(frozen=True)
 class GPU:
-    """Bytes of memory, FLOP/s, and bytes/s.
+    """A GPU: `memory` in bytes, `flops` in FLOP/s, `bandwidth` in bytes/s.
 
     The defaults are the vendor's published figures for the H100 SXM: 80 GB, 989 TFLOP/s (bf16,
     dense), 3.35 TB/s.
@@ -57,13 +58,17 @@ class GPU:
     bandwidth: float = 3.35e12
 
     def seconds(self, stage: Stage) -> float:
-        """A lower bound on the time of `stage`: no code reaches both published peaks."""
+        """A lower bound on the time of `stage`, since no code reaches both published peaks."""
         return sum(max(f / self.flops, read / self.bandwidth) for f, read in stage.work)
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a model is, and the bytes that stay for as long as it is asked or trained."""
+class ModelSize:
+    """A model's number of parameters, and the bytes that it occupies while it is loaded.
+
+    `weights` are its own; `cache_per_token` is what one token of one row adds to the key-value
+    cache; `trained` is the adapter and the value head, 0 for a model that is not trained.
+    """
 
     parameters: int
     weights: int
@@ -72,8 +77,8 @@ class Held:
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """What the stages of a preset have in common."""
+class _Shared:
+    """Settings that all stages of a preset share."""
 
     precision: torch.dtype
     batch: int  # rows generated together
@@ -82,15 +87,15 @@ class _Scale:
 
 @cache
 def _model(spec: ModelSpec, precision: torch.dtype, lora: PrompterConfig | None = None):
-    return hollow(architecture(spec), precision, lora)
+    return without_weights(architecture(spec), precision, lora)
 
 
-# One cache a stage, so that a change of the preset computes only the stages that it changes.
+# Each stage has its own cache, so a changed preset computes only the stages that it changes.
 @cache
-def _held(spec: ModelSpec, precision: torch.dtype, lora: PrompterConfig | None = None) -> Held:
+def _held(spec: ModelSpec, precision: torch.dtype, lora: PrompterConfig | None = None) -> ModelSize:
     model = _model(spec, precision, lora)
     trained = trained_bytes(model) if lora else 0
-    return Held(parameters(model), weight_bytes(model), cache_bytes(model), trained)
+    return ModelSize(parameters(model), weight_bytes(model), cache_bytes(model), trained)
 
 
 @cache
@@ -99,16 +104,16 @@ def _generation(
     spec: ModelSpec,
     sampling: SamplingConfig,
     lengths: Lengths,
-    scale: _Scale,
+    shared: _Shared,
     lora: PrompterConfig | None = None,
 ) -> Stage:
-    model = _model(spec, scale.precision, lora)
-    return generation(name, model, sampling, lengths, scale.batch, scale.count)
+    model = _model(spec, shared.precision, lora)
+    return generation(name, model, sampling, lengths, shared.batch, shared.count)
 
 
 @cache
-def _reference(spec: ModelSpec, lora: PrompterConfig, lengths: Lengths, scale: _Scale) -> Stage:
-    return reference(_model(spec, scale.precision, lora), lengths, scale.count)
+def _reference(spec: ModelSpec, lora: PrompterConfig, lengths: Lengths, shared: _Shared) -> Stage:
+    return reference(_model(spec, shared.precision, lora), lengths, shared.count)
 
 
 @cache
@@ -123,25 +128,29 @@ def _update(
 
 
 @cache
-def _reward(spec: ModelSpec, tokens: int, scale: _Scale) -> tuple[Held, Stage]:
-    """A reward model: a sequence classifier with one output."""
+def _reward(spec: ModelSpec, tokens: int, shared: _Shared) -> tuple[ModelSize, Stage]:
+    """The reward model `spec`, a sequence classifier with one output, and its stage."""
     config = architecture(spec)
     config.num_labels = 1
-    model = hollow(config, scale.precision, auto=AutoModelForSequenceClassification)
-    return Held(parameters(model), weight_bytes(model)), scoring(
-        "reward", model, tokens, scale.count
-    )
+    model = without_weights(config, shared.precision, auto=AutoModelForSequenceClassification)
+    rows = RewardModel(spec).batch_size
+    stage = scoring("reward", model, tokens, rows, shared.count)
+    return ModelSize(parameters(model), weight_bytes(model)), stage
 
 
 class Plan:
-    """The memory and time plan of a preset on a GPU.
+    """The memory and time of a preset on a GPU.
 
-    `prompt_tokens` is the length of a user's prompt with its template; rewrites and answers are as
-    long as the preset allows. `precision` is that of all weights but the adapter's. Under
-    `remote_frozen` the frozen LLM answers from another machine: it costs nothing here, and gives no
-    weights to an oracle. Without a reward model the reward is computed on the CPU and left out.
-    Architectures that name the same two models are one, `pairs` holds each once.
-    Raises PlanError for a model whose config cannot be had.
+    `preset`: what to plan. Rewrites and answers have the full length that it allows.
+    `gpu`: by default one H100.
+    `prompt_tokens`: tokens of a user's prompt with its chat template, by default 256.
+    `precision`: number format of all weights except the adapter's, by default bfloat16.
+    `remote_frozen`: the frozen LLM runs on another machine. It then costs nothing here, and there
+    is no oracle, because there are no weights to train.
+
+    `pairs` holds the preset's architectures; those that name the same two models appear once. A
+    reward without a model runs on the CPU and is left out. Raises PlanError for a model whose
+    config is unavailable.
     """
 
     def __init__(
@@ -153,64 +162,64 @@ class Plan:
         remote_frozen: bool = False,
     ):
         self.preset, self.gpu, self.prompt = preset, gpu or GPU(), prompt_tokens
-        self.scale = _Scale(precision, preset.generation_batch, preset.ppo.batch_size)
+        self.shared = _Shared(precision, preset.generation_batch, preset.ppo.batch_size)
         self.remote = remote_frozen
         self.pairs = list(dict.fromkeys(distinct_pairs(preset).values()))
 
     def here(self, role: str) -> bool:
-        """Whether the frozen LLM `role` is loaded on this GPU."""
+        """Whether the frozen LLM in `role` is loaded on this GPU."""
         return not (self.remote or self.preset.models[role].endpoint)
 
     def _local(self) -> list[str]:
         roles = dict.fromkeys(frozen for _, frozen in self.pairs)
         return [role for role in roles if self.here(role)]
 
-    def prompter(self, role: str) -> tuple[Held, list[Stage]]:
-        """The prompter `role` under PPO."""
-        form, new = self.preset.prompter.form, self.preset.prompter.max_new_tokens
-        meta = len(META_PROMPT[form].split()) * 4 // 3  # a word is about 4/3 tokens
-        return self._policy(role, Lengths(meta, self.prompt, new))
+    def prompter(self, role: str) -> tuple[ModelSize, list[Stage]]:
+        """The prompter in `role`, and the stages in which PPO trains it."""
+        prompter = self.preset.prompter
+        lengths = Lengths(meta_tokens(prompter.form), self.prompt, prompter.max_new_tokens)
+        return self._policy(role, lengths)
 
-    def oracle(self, role: str) -> tuple[Held, list[Stage]]:
-        """The frozen LLM `role` itself under PPO."""
+    def oracle(self, role: str) -> tuple[ModelSize, list[Stage]]:
+        """The frozen LLM in `role`, and the stages in which PPO trains it as the oracle."""
         return self._policy(role, Lengths(0, self.prompt, self.preset.frozen.max_new_tokens))
 
-    def _policy(self, role: str, lengths: Lengths) -> tuple[Held, list[Stage]]:
-        preset, scale = self.preset, self.scale
+    def _policy(self, role: str, lengths: Lengths) -> tuple[ModelSize, list[Stage]]:
+        preset, shared = self.preset, self.shared
         spec, lora = preset.models[role], preset.prompter
-        as_it_is = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=lengths.new)
-        return _held(spec, scale.precision, lora), [
-            _generation("rollout", spec, as_it_is, lengths, scale, lora),
-            _reference(spec, lora, lengths, scale),
-            _update(spec, lora, lengths, preset.ppo, scale.precision),
+        sampling = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=lengths.new)
+        return _held(spec, shared.precision, lora), [
+            _generation("rollout", spec, sampling, lengths, shared, lora),
+            _reference(spec, lora, lengths, shared),
+            _update(spec, lora, lengths, preset.ppo, shared.precision),
         ]
 
-    def frozen(self, role: str) -> tuple[Held, Stage]:
-        """The frozen LLM `role`, asked with rewrites."""
+    def frozen(self, role: str) -> tuple[ModelSize, Stage]:
+        """The frozen LLM in `role`, and the stage in which it answers rewrites."""
         return self._asked(role, self._rewritten())
 
     def _rewritten(self) -> int:
-        """Tokens of what the frozen LLM is asked in place of a prompt."""
+        """Tokens of the text that the frozen LLM is asked in place of a prompt."""
         rewrite = self.preset.prompter.max_new_tokens
         return rewrite if self.preset.prompter.form == "rewrite" else self.prompt + rewrite
 
-    def _asked(self, role: str, own: int) -> tuple[Held, Stage]:
+    def _asked(self, role: str, own: int) -> tuple[ModelSize, Stage]:
         lengths = Lengths(0, own, self.preset.frozen.max_new_tokens)
-        spec, precision = self.preset.models[role], self.scale.precision
-        answer = _generation("frozen", spec, self.preset.frozen, lengths, self.scale)
+        spec, precision = self.preset.models[role], self.shared.precision
+        answer = _generation("frozen", spec, self.preset.frozen, lengths, self.shared)
         return _held(spec, precision), answer
 
-    def reward(self) -> tuple[list[Held], list[Stage]]:
-        """The reward model, where the preset names one."""
+    def reward(self) -> tuple[list[ModelSize], list[Stage]]:
+        """The reward model and its stage; two empty lists if the preset names no reward model."""
         role = self.preset.reward
         if role is None:
             return [], []
         tokens = self.prompt + self.preset.frozen.max_new_tokens
-        held, stage = _reward(self.preset.models[role], tokens, self.scale)
+        held, stage = _reward(self.preset.models[role], tokens, self.shared)
         return [held], [stage]
 
     def models(self) -> pd.DataFrame:
-        """One row a role: parameters, bytes of weights and of a token's keys and values."""
+        """One row per role: its model, parameters, and bytes of weights, cache and checkpoint."""
         held = {p: self.prompter(p)[0] for p, _ in self.pairs}
         held |= {f: self.frozen(f)[0] for f in self._local()}
         if self.reward()[0]:
@@ -229,10 +238,10 @@ class Plan:
         return pd.DataFrame(rows).T.rename_axis("role").infer_objects()
 
     def stages(self) -> pd.DataFrame:
-        """One row a stage of each architecture and of each oracle.
+        """One row per stage of each architecture and each oracle.
 
-        Bytes by part and in total, FLOPs of one PPO step, and `seconds`, which bounds its time from
-        below. The parts of a stage need not peak at one time: the total is an upper bound.
+        Columns: bytes by part and in `total`, `flops` of one PPO step, and `seconds`, a lower bound
+        on its time. The parts of a stage need not peak together, so `total` is an upper bound.
         """
         tables = [self._aligned(*pair) for pair in self.pairs]
         tables += [self._oracle(f) for f in self._local()]
@@ -245,7 +254,7 @@ class Plan:
         if self.here(frozen):
             black_box, answer = self.frozen(frozen)
             others, answers = [*rewards, black_box], [answer]
-            # It is also asked the prompts themselves, which may be longer than their rewrites.
+            # Evaluation also asks it the prompts themselves, which may be longer than rewrites.
             baselines = [self._asked(frozen, max(self.prompt, self._rewritten()))[1]]
         stages = [rollout, *answers, *scores, *train]
         asked = [rollout, *baselines, *scores]
@@ -272,7 +281,7 @@ class Plan:
             }
             for stage in stages
         ]
-        # Align-Pro's evaluation has two prompters, the untrained one beside the trained one.
+        # Align-Pro's evaluation holds the untrained prompter beside the trained one.
         prompters = 2 if configuration == "Align-Pro" else 1
         largest = max(asked, key=lambda stage: sum(_transient(stage).values()))
         rows.append(
@@ -291,10 +300,10 @@ class Plan:
         return table
 
     def summary(self) -> pd.DataFrame:
-        """One row an architecture or oracle: whether it fits, and the least time it takes.
+        """One row per architecture and oracle: whether it fits, and the least time it takes.
 
-        `peak` includes OVERHEAD; `hours` are those of all PPO steps of the preset on one dataset
-        and seed, without evaluation.
+        `peak` is in bytes and includes OVERHEAD. `hours` is the time of all the preset's PPO steps
+        on one dataset with one seed, without evaluation.
         """
         rows = []
         steps = {"Align-Pro": self.preset.ppo.steps, "RLHF": self.preset.rlhf.steps}
@@ -316,18 +325,18 @@ class Plan:
         return pd.DataFrame(rows)
 
     def report(self) -> str:
-        """The three tables as text, in GB (10⁹ bytes)."""
+        """The tables of models, stages and peaks as text, in GB (10⁹ bytes)."""
         gpu, preset, summary = self.gpu, self.preset, self.summary()
         hours = summary["hours"].sum() * len(preset.datasets) * len(preset.seeds)
         return "\n".join(
             [
-                f"Plan of preset {preset.name!r}: computed from the models' configs, not measured.",
+                f"Plan of preset {preset.name!r}, computed from the models' configs, not measured.",
                 f"GPU: {gpu.memory / 1e9:g} GB, {gpu.flops / 1e12:g} TFLOP/s, "
                 f"{gpu.bandwidth / 1e9:g} GB/s at its published peaks. "
                 f"Tokens: prompt {self.prompt}, rewrite {preset.prompter.max_new_tokens}, "
                 f"answer {preset.frozen.max_new_tokens}.",
                 *(
-                    f"{'-'.join(pair)} has the models of {'-'.join(same)}: planned once, as that."
+                    f"{'-'.join(pair)} has the same models as {'-'.join(same)} and is not repeated."
                     for pair, same in distinct_pairs(preset).items()
                     if pair != same
                 ),
@@ -340,10 +349,15 @@ class Plan:
                 f"Peaks with {OVERHEAD / 1e9:g} GB allowed for CUDA and fragmentation:",
                 in_gb(summary, ["peak"]).to_string(index=False),
                 "",
-                f"All of it on {len(preset.datasets)} datasets with {len(preset.seeds)} seeds: at "
-                f"least {hours:.1f} hours of PPO steps, without evaluation.",
+                f"The whole preset ({len(preset.datasets)} datasets with {len(preset.seeds)} "
+                f"seeds): at least {hours:.1f} hours of PPO steps, without evaluation.",
             ]
         )
+
+
+def meta_tokens(form: str) -> int:
+    """Tokens of the meta-prompt of `form`, at 4/3 tokens per word."""
+    return len(META_PROMPT[form].split()) * 4 // 3
 
 
 def _transient(stage: Stage) -> dict[str, int]:
@@ -351,7 +365,7 @@ def _transient(stage: Stage) -> dict[str, int]:
 
 
 def in_gb(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """`table` for reading: `columns` in GB, FLOPs in units of 10¹², the rest rounded."""
+    """`table` for display: `columns` in GB, FLOPs in TFLOP, seconds and hours rounded."""
     out = table.copy()
     out[columns] = (out[columns].astype(float) / 1e9).round(2)
     for name in [c for c in out if "flops" in c]:

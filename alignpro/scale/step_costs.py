@@ -1,7 +1,6 @@
-"""What the stages of a PPO step cost: this project's own code, run without data (see `ledger`).
+"""The cost of each stage of a PPO step: this project's own code, run on the meta device.
 
-Every row of a batch is as long as the lengths say, so that memory is an upper bound for batches
-whose rows are shorter.
+Every row of a batch has the full length, so memory is an upper bound for batches of shorter rows.
 """
 
 from __future__ import annotations
@@ -19,23 +18,26 @@ from alignpro import models
 from alignpro.config import ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
 from alignpro.fast import linears
 from alignpro.fast.cache import GrowingLayer
-from alignpro.fast.logprobs import Batch, Trunk, forward
+from alignpro.fast.logprobs import GROUP, Batch, Trunk, forward
 from alignpro.generation import sample_tokens
 from alignpro.prompter import add_lora
 from alignpro.scale.meta_device import cost
 
 ARCHITECTURES = Path(__file__).parent / "architectures.yaml"
-GROUP = 24  # rows that logprobs.forward runs together
-REWARD_BATCH = 16  # rows that a reward model scores together
 
 
 class PlanError(RuntimeError):
-    """A plan that cannot be made; the message says what is missing and what to do."""
+    """Raised when no plan can be made. The message names what is missing and what to do."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a row: the prefix it shares with all others, the rest of its prompt, its answer."""
+    """Tokens of one row.
+
+    `shared`: the prefix that all rows of a batch share, such as the meta-prompt.
+    `own`: the rest of the row's prompt.
+    `new`: what the model writes.
+    """
 
     shared: int
     own: int
@@ -44,9 +46,12 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Stage:
-    """Bytes that a stage needs for itself, and its work: pairs of FLOPs and of bytes read.
+    """One stage of a PPO step.
 
-    The pairs follow one another in time; within one, computing and reading overlap at best.
+    `work` lists (FLOPs, bytes read) of its phases, in order; at best, computing and reading overlap
+    within a phase. The other numbers are the bytes that the stage needs beside the weights, the
+    adapter and the optimizer's state: `cache` for keys and values, `logits` for tensors as wide as
+    the vocabulary, `gradients` of the trained parameters, and `activations` for the rest.
     """
 
     name: str
@@ -58,10 +63,10 @@ class Stage:
 
 
 def architecture(spec: ModelSpec) -> PreTrainedConfig:
-    """The config of a model, without its weights.
+    """The config of the model that `spec` names; no weights are read.
 
-    From a directory or the Hub's cache, else from `architectures.yaml`, else from the Hub. Raises
-    PlanError where none of them has it.
+    Looks in the directory or the Hub's local cache, then in `architectures.yaml`, then on the Hub.
+    Raises PlanError if none of them has it.
     """
     source, revision = models.location(spec), spec.revision
     try:
@@ -80,15 +85,16 @@ def architecture(spec: ModelSpec) -> PreTrainedConfig:
         ) from error
 
 
-def hollow(
+def without_weights(
     config: PreTrainedConfig,
     precision: torch.dtype,
     lora: PrompterConfig | None = None,
     auto: type = AutoModelForCausalLM,
 ) -> torch.nn.Module:
-    """The model of `config` on the meta device, every shape and no weights.
+    """The model of `config` on the meta device: all shapes, no data.
 
-    With `lora`, it has the adapter that training gives it.
+    `precision` is that of its weights, `auto` the kind of model. With `lora` it carries the adapter
+    that training would give it.
     """
     with torch.device("meta"):
         model = auto.from_config(config, dtype=precision).requires_grad_(False).eval()
@@ -96,34 +102,34 @@ def hollow(
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """How many parameters there are without the adapter, tied ones once."""
+    """Number of parameters without the adapter; tied ones count once."""
     return sum(p.numel() for p in model.parameters() if not p.requires_grad)
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
-    """Bytes of those parameters."""
+    """Bytes of the parameters without the adapter."""
     return sum(p.nbytes for p in model.parameters() if not p.requires_grad)
 
 
 def trained_bytes(model: torch.nn.Module) -> int:
     """Bytes of what PPO trains, in float32: the adapter and the value head.
 
-    Their gradients take as much again, AdamW's two moments twice as much, and a checkpoint, which
-    holds parameters and moments, three times as much.
+    Their gradients take as much again. AdamW's two moments take twice as much. A checkpoint holds
+    the parameters and both moments, so it takes three times as much.
     """
     head = model.config.hidden_size + 1
     return 4 * head + sum(p.nbytes for p in model.parameters() if p.requires_grad)
 
 
 def cache_bytes(model: torch.nn.Module) -> int:
-    """Bytes of keys and values that one token of one row leaves in all layers."""
+    """Bytes of keys and values that one token of one row keeps, over all layers."""
     return _length_bytes(cost(model, lambda: _prefilled(model, 1, Lengths(0, 1, 1))).result)
 
 
 def generation(
     name: str, model, sampling: SamplingConfig, lengths: Lengths, batch: int, count: int
 ) -> Stage:
-    """Sampling `count` completions, `batch` at a time, as Policy does it."""
+    """The stage `name`: sampling `count` completions, `batch` at a time, as `Policy` does."""
     rows = min(batch, count)
     batches, share = ceil(count / rows), count / rows
     prefill = cost(model, lambda: _prefilled(model, rows, lengths))
@@ -144,7 +150,7 @@ def generation(
 
 
 def _extend(cache: Cache, count: int) -> None:
-    """As if `count` tokens more had been read."""
+    """Grow `cache` as if `count` more tokens had been read."""
     for layer in cache.layers:
         one = layer.keys[:, :, :1], layer.values[:, :, :1]
         layer.update(*(torch.empty_like(x).expand(-1, -1, count, -1) for x in one))
@@ -160,7 +166,7 @@ def _length_bytes(cache: Cache) -> int:
 
 @torch.no_grad()
 def _prefilled(model, rows: int, lengths: Lengths) -> Cache:
-    """The cache once a batch's prompts are read."""
+    """The cache after the prompts of `rows` rows have been read."""
     cache = Cache(layer_class_to_replicate=GrowingLayer)
     if lengths.shared:
         linears.decoder(model)(_ids(1, lengths.shared), past_key_values=cache, use_cache=True)
@@ -179,7 +185,7 @@ def _prefilled(model, rows: int, lengths: Lengths) -> Cache:
 
 @torch.no_grad()
 def _decoded(model, cache: Cache, sampling: SamplingConfig) -> torch.Tensor:
-    """One token more for every row of `cache`."""
+    """Sample one more token for every row of `cache`."""
     rows, length = len(cache.layers[0].keys), cache.get_seq_length()
     out = model(
         _ids(rows, 1),
@@ -196,9 +202,12 @@ def _ids(rows: int, length: int) -> torch.Tensor:
     return torch.ones(rows, length, dtype=torch.long, device="meta")
 
 
-def scoring(name: str, model, tokens: int, count: int) -> Stage:
-    """A reward model's scores of `count` conversations, `tokens` long."""
-    rows = min(REWARD_BATCH, count)
+def scoring(name: str, model, tokens: int, batch: int, count: int) -> Stage:
+    """The stage `name`: a reward model scores `count` conversations of `tokens` tokens each.
+
+    It scores `batch` of them at a time.
+    """
+    rows = min(batch, count)
 
     @torch.no_grad()
     def run():
@@ -210,14 +219,14 @@ def scoring(name: str, model, tokens: int, count: int) -> Stage:
 
 
 def reference(model, lengths: Lengths, count: int) -> Stage:
-    """The log-probabilities of `count` completions under the policy and its reference."""
+    """Log-probabilities of `count` completions under the policy, then under its reference."""
     rows = min(GROUP, count)
     groups, share = ceil(count / rows), count / rows
     batch = _batch(model, rows, lengths)
     policy = cost(model, lambda: _forward(model, batch, entropy=True))
     with model.disable_adapter():
         frozen = cost(model, lambda: _forward(model, batch))
-    # The trunk is computed once, by the layers that a pass with a trunk leaves out.
+    # The trunk (the layers below the first adapted one) is computed once, before the policy's pass.
     whole = cost(model, lambda: _forward(model, replace(batch, trunk=None), entropy=True))
     work = tuple((c.flops * share, c.read * groups) for c in (whole, frozen))
     held = policy.peak - policy.logits + _kept(model, batch, count)
@@ -225,7 +234,7 @@ def reference(model, lengths: Lengths, count: int) -> Stage:
 
 
 def update(model, lengths: Lengths, ppo: PPOConfig) -> Stage:
-    """PPO's passes over a batch, one minibatch at a time, forward and backward."""
+    """PPO's epochs over a batch, forward and backward, one minibatch at a time."""
     batch = _batch(model, ppo.minibatch_size, lengths)
     once = cost(model, lambda: forward(model, batch, 0)[0].sum().backward())
     model.zero_grad()
@@ -245,7 +254,7 @@ def _forward(model, batch: Batch, entropy: bool = False) -> None:
 
 
 class _Rows(Batch):
-    """A batch whose rows are all alike, so that picking some needs no data."""
+    """A batch of identical rows: picking some of them needs no data."""
 
     def rows(self, index: torch.Tensor) -> Batch:
         count = len(index)
@@ -278,9 +287,9 @@ def _batch(model, rows: int, lengths: Lengths) -> Batch:
 
 
 def _kept(model, batch: Batch, size: int) -> int:
-    """Bytes that stay from pass to pass for a whole batch of `size` rows.
+    """Bytes kept between passes for a whole batch of `size` rows.
 
-    The trunk, and the final hidden states of policy and reference in float32.
+    They are the trunk's, and those of the final hidden states of policy and reference in float32.
     """
     hidden = 2 * 4 * size * batch.tokens.shape[1] * model.config.hidden_size
     return hidden + (size * batch.trunk.rows[0].nbytes if batch.trunk else 0)

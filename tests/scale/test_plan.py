@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from inspect import signature
 
 import pytest
 import torch
@@ -17,18 +16,17 @@ from alignpro.fast.logprobs import forward, make_batch, with_trunk
 from alignpro.generation import Policy
 from alignpro.ppo import Scored, Trainer
 from alignpro.prompter import add_lora
-from alignpro.rewards import RewardModel
 from alignpro.runs import Run
 from alignpro.scale import step_costs
-from alignpro.scale.meta_device import Ledger
+from alignpro.scale.meta_device import CostMeter
 from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan
-from alignpro.scale.step_costs import Lengths, PlanError, Stage, architecture, hollow
+from alignpro.scale.step_costs import Lengths, PlanError, Stage, architecture, without_weights
 from alignpro.sources import weights
 
 TINY = [f"tiny:{name}" for name in ("llama", "qwen2", "phi3", "gemma")]
 SMOLLM2 = pytest.param(weights.SMOLLM2, marks=pytest.mark.slow)
 LENGTHS = Lengths(shared=20, own=40, new=24)
-AS_IT_IS = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=LENGTHS.new)
+UNTRUNCATED = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=LENGTHS.new)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +39,7 @@ AS_IT_IS = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=LE
     ],
 )
 def test_the_hubs_models_have_their_published_sizes(source, count, cache_kib):
-    model = hollow(architecture(ModelSpec(source)), torch.bfloat16)
+    model = without_weights(architecture(ModelSpec(source)), torch.bfloat16)
     assert step_costs.parameters(model) == count
     assert step_costs.weight_bytes(model) == 2 * count
     assert step_costs.cache_bytes(model) == cache_kib * 1024
@@ -50,7 +48,7 @@ def test_the_hubs_models_have_their_published_sizes(source, count, cache_kib):
 def test_the_reward_model_is_gemma_2b_with_one_output_for_its_head():
     config = architecture(ModelSpec("weqweasdas/RM-Gemma-2B"))
     config.num_labels = 1
-    model = hollow(config, torch.bfloat16, auto=AutoModelForSequenceClassification)
+    model = without_weights(config, torch.bfloat16, auto=AutoModelForSequenceClassification)
     assert step_costs.parameters(model) == 2_506_172_416 + 2048
 
 
@@ -68,7 +66,7 @@ def lora(smoke):
 
 def both(source, lora):
     model, tokenizer = loaded(source, lora)
-    return hollow(architecture(ModelSpec(source)), torch.float32, lora), model, tokenizer
+    return without_weights(architecture(ModelSpec(source)), torch.float32, lora), model, tokenizer
 
 
 def rows(count):
@@ -110,8 +108,8 @@ def test_sizes_are_those_of_the_loaded_model(source, lora):
 @pytest.mark.parametrize("source", [*TINY, SMOLLM2])
 def test_generation_holds_what_a_real_batch_holds(source, lora):
     planned, real, tokenizer = both(source, lora)
-    stage = step_costs.generation("rollout", planned, AS_IT_IS, LENGTHS, batch=6, count=6)
-    policy = Policy(real, tokenizer, AS_IT_IS)
+    stage = step_costs.generation("rollout", planned, UNTRUNCATED, LENGTHS, batch=6, count=6)
+    policy = Policy(real, tokenizer, UNTRUNCATED)
     policy.eos_ids = torch.tensor([-1])  # every row runs to the limit
     measured = peak_bytes(lambda: policy.generate_ids(rows(6), seed=0))
     assert stage.cache + stage.logits + stage.activations == pytest.approx(measured, rel=0.1)
@@ -139,21 +137,23 @@ def test_reference_and_update_hold_what_a_real_minibatch_holds(source, lora, smo
 
 
 @pytest.mark.parametrize("source", TINY)
-def test_shapes_that_were_seen_before_leave_every_count_as_it_is(source, lora, smoke, monkeypatch):
+def test_shapes_that_were_seen_before_leave_every_count_untruncated(
+    source, lora, smoke, monkeypatch
+):
     def counted():
-        model = hollow(architecture(ModelSpec(source)), torch.bfloat16, lora)
+        model = without_weights(architecture(ModelSpec(source)), torch.bfloat16, lora)
         rollout = step_costs.generation("rollout", model, smoke.frozen, LENGTHS, batch=6, count=6)
         return rollout, step_costs.update(model, LENGTHS, smoke.ppo)
 
     found = counted()
-    monkeypatch.setattr(Ledger, "_result", lambda _, func, args, kwargs: func(*args, **kwargs))
+    monkeypatch.setattr(CostMeter, "_result", lambda _, func, args, kwargs: func(*args, **kwargs))
     assert counted() == found
 
 
 @pytest.mark.parametrize("source", TINY)
 def test_a_checkpoint_is_as_large_as_planned(source, lora, quick, tmp_path):
     planned, real, tokenizer = both(source, lora)
-    policy = Policy(real, tokenizer, dataclasses.replace(AS_IT_IS, max_new_tokens=4))
+    policy = Policy(real, tokenizer, dataclasses.replace(UNTRUNCATED, max_new_tokens=4))
     run = Run(tmp_path, quick, "help", ("P1", "F1"), "align-pro", seed=0)
     config = dataclasses.replace(quick.ppo, steps=1)
 
@@ -172,8 +172,10 @@ def test_a_checkpoint_is_as_large_as_planned(source, lora, quick, tmp_path):
 
 def test_flops_and_bytes_read_are_those_of_arithmetic(lora):
     config = architecture(ModelSpec("tiny:llama"))
-    model = hollow(config, torch.float32)
-    stage = step_costs.generation("frozen", model, AS_IT_IS, Lengths(0, 30, 2), batch=4, count=12)
+    model = without_weights(config, torch.float32)
+    stage = step_costs.generation(
+        "frozen", model, UNTRUNCATED, Lengths(0, 30, 2), batch=4, count=12
+    )
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     kv = config.num_key_value_heads * config.head_dim
     layer = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * inner
@@ -188,7 +190,7 @@ def test_flops_and_bytes_read_are_those_of_arithmetic(lora):
 
 
 def test_an_update_computes_at_least_a_forward_pass_and_no_more_than_three(lora, smoke):
-    model = hollow(architecture(ModelSpec("tiny:llama")), torch.float32, lora)
+    model = without_weights(architecture(ModelSpec("tiny:llama")), torch.float32, lora)
     once = dataclasses.replace(smoke.ppo, batch_size=8, minibatch_size=8, epochs=1)
     _, (forward_flops, _) = step_costs.reference(model, LENGTHS, once.batch_size).work
     update = step_costs.update(model, LENGTHS, once)
@@ -238,11 +240,6 @@ def test_evaluation_holds_answers_to_prompts_longer_than_their_rewrites(smoke):
     answer = smoke.frozen.max_new_tokens
     assert cache["F1", "evaluation"] >= a_token * (400 + answer - 1)
     assert cache["P1-F1", "frozen"] < a_token * 100 < cache["P1-F1", "evaluation"]
-
-
-def test_rows_run_together_as_in_the_code_that_is_planned():
-    assert signature(forward).parameters["group"].default == step_costs.GROUP
-    assert signature(RewardModel).parameters["batch_size"].default == step_costs.REWARD_BATCH
 
 
 @pytest.mark.parametrize("name", ["h100", "colab"])
