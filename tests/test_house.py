@@ -1,6 +1,7 @@
 """The house: one source of pins, paired notebooks, layers that import downwards, loud failures."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -31,10 +32,7 @@ def test_a_pair_has_not_drifted(source):
     committed = nbformat.read(source.with_suffix(".ipynb"), 4)
     written = jupytext.read(source)
 
-    def content(notebook):
-        return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
-
-    assert content(committed) == content(written), "run `make notebooks`"
+    assert book.content(committed) == book.content(written), "run `make notebooks`"
     assert [c.id for c in committed.cells] == [c.id for c in book.paired(source).cells]
     assert not any(c.get("outputs") for c in committed.cells)
 
@@ -45,6 +43,19 @@ def test_every_figure_has_a_caption_below_it(source):
     for cell, below in zip(cells, cells[1:]):
         if cell.cell_type == "code" and cell.source.rstrip().endswith(";"):
             assert book.caption(below), f"no caption, and so no alt text, below\n{cell.source}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_no_line_of_prose_is_a_myst_comment(source):
+    """MyST drops a line that starts with a percent sign."""
+    for cell in book.paired(source).cells:
+        if cell.cell_type == "markdown":
+            assert not [line for line in cell.source.splitlines() if line.lstrip().startswith("%")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda p: p.stem)
+def test_no_line_of_a_page_is_a_myst_comment(path):
+    assert not [line for line in path.read_text().splitlines() if line.lstrip().startswith("% ")]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
@@ -263,6 +274,46 @@ def test_an_unchanged_notebook_is_skipped_and_a_changed_one_is_not(small_book, c
     (small_book / "results").mkdir()
     (small_book / "results" / "new.csv").write_text("1")
     assert book.execute("smoke")["01_good.ipynb"] is not None
+
+
+def test_an_executed_notebook_that_was_altered_is_executed_again(small_book):
+    nbformat.write(notebook_with("1 + 1"), small_book / "notebooks" / "01_good.ipynb")
+    book.execute("smoke")
+    path = small_book / "_build" / "executed" / "smoke" / "01_good.ipynb"
+    executed = nbformat.read(path, 4)
+    executed.cells[-1].outputs[0].data["text/plain"] = "3"
+    nbformat.write(executed, path)
+    assert book.execute("smoke")["01_good.ipynb"] is not None
+    assert nbformat.read(path, 4).cells[-1].outputs[0].data["text/plain"] == "2"
+
+
+def test_pairing_never_overwrites_a_notebook_that_was_edited(small_book):
+    source = small_book / "notebooks" / "01_good.py"
+    source.write_text("# %%\n1 + 1\n")
+    book.pair()
+    target = source.with_suffix(".ipynb")
+    edited = nbformat.read(target, 4)
+    edited.cells[0].source = "1 + 2"
+    nbformat.write(edited, target)
+    os.utime(target, (source.stat().st_mtime + 10,) * 2)
+    with pytest.raises(SystemExit, match="was edited after 01_good.py"):
+        book.pair()
+    assert nbformat.read(target, 4).cells[0].source == "1 + 2"
+    os.utime(source, (source.stat().st_mtime + 20,) * 2)
+    book.pair()
+    assert nbformat.read(target, 4).cells[0].source == "1 + 1"
+
+
+def test_a_second_build_at_the_same_time_is_refused(small_book):
+    with book.only_build(), pytest.raises(SystemExit, match="another build is running"):
+        with book.only_build():
+            pass
+
+
+def test_another_jupyter_book_is_refused_by_name(small_book, monkeypatch):
+    monkeypatch.setattr(book.metadata, "version", lambda name: "2.0.0")
+    with pytest.raises(SystemExit, match="Jupyter Book 2.0.0 cannot build this book"):
+        book.render(small_book)
 
 
 def test_a_caption_becomes_the_alt_text_of_the_figure_above_it():
