@@ -58,7 +58,7 @@ import pandas as pd
 from alignpro.figures import judging, style
 from alignpro.runs import RESULTS
 from alignpro.report.kept_runs import reference_tables
-from alignpro.judging.judge import Judge
+from alignpro.judging.llm_judge import Judge
 from alignpro.judging.report import report, reward_judge, validate
 
 style.use_style()

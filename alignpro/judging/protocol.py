@@ -1,6 +1,6 @@
-"""What a judge is asked about a pair of responses, and how its reply is read.
+"""What a judge is asked about a pair of responses, how its reply is read, and the table it fills.
 
-The paper gives its judge's criteria, not its words: the system prompt below is ours.
+The paper gives the judge's criteria but not the wording: the system prompt below is ours.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CRITERIA = (
     "helpfulness",
@@ -33,34 +35,44 @@ Reply with one JSON object and nothing else. Its fields, in this order:
 "score_1" and "score_2": an integer from 1 (useless) to 10 (excellent) for each response;
 "verdict": "1" if response 1 is better, "2" if response 2 is better, "tie" if they are equally good.
 """
-VERDICTS = ("1", "2", "tie")
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "reasoning": {"type": "string"},
-        "score_1": {"type": "integer"},
-        "score_2": {"type": "integer"},
-        "verdict": {"type": "string", "enum": list(VERDICTS)},
-    },
-    "required": ["reasoning", "score_1", "score_2", "verdict"],
-    "additionalProperties": False,
-}
 
 
-class Verdict(NamedTuple):
-    """What the judge said about the response shown first (1) and the one shown second (2)."""
+class Verdict(BaseModel):
+    """The judge's reply about the response shown first (1) and the one shown second (2)."""
 
-    winner: str
-    score_1: int
-    score_2: int
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
     reasoning: str
+    score_1: int = Field(ge=1, le=10)
+    score_2: int = Field(ge=1, le=10)
+    verdict: Literal["1", "2", "tie"]
+
+
+class Pair(NamedTuple):
+    """The user's prompt (never a rewrite of it) and the two responses to compare."""
+
+    prompt: str
+    a: str
+    b: str
+
+
+class Outcome(NamedTuple):
+    """What one request led to.
+
+    `winner` is "1" (the response shown first), "2", "tie", or None where there is no verdict;
+    `problem` then says why, else it is "". `words` is the judge's reply as it came.
+    """
+
+    winner: str | None
+    problem: str
+    words: str
 
 
 def question(prompt: str, first: str, second: str) -> str:
-    """The judge's user message: prompt and responses between tags that no response can close.
+    """The user message to the judge: prompt and responses between tags that no response can close.
 
-    The code in the tags is a hash of the texts: whoever writes a text cannot know it beforehand,
-    and the same texts give the same message.
+    The tags carry a hash of the three texts. Nobody who writes one of the texts can know it
+    beforehand, and the same texts always give the same message.
     """
     code = hashlib.sha256(json.dumps([prompt, first, second]).encode()).hexdigest()[:16]
     parts = {"prompt": prompt, "response 1": first, "response 2": second}
@@ -69,11 +81,11 @@ def question(prompt: str, first: str, second: str) -> str:
 
 
 def parse_verdict(text: str) -> Verdict:
-    """The verdict of a reply; raises ValueError with the reason where there is not exactly one.
+    """The verdict in `text`, which may have words or a code fence around it.
 
-    Words or a code fence around the object are allowed. From the first brace to the last, the reply
-    must be one object with the schema's fields, no more and none twice: where the judge quotes an
-    object out of a response, it is not clear which one is the judge's, and nothing is guessed.
+    From the first brace to the last, the text must be one JSON object with the fields of `Verdict`,
+    each once and no others. A judge that quotes an object from a response is therefore not read:
+    it is unclear which object is the judge's own. Raises ValueError with the reason.
     """
     start, end = text.find("{"), text.rfind("}")
     if not 0 <= start < end:
@@ -82,64 +94,67 @@ def parse_verdict(text: str) -> Verdict:
         found = json.loads(text[start : end + 1], object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         raise ValueError("not one JSON object") from None
-    if found.keys() != set(SCHEMA["required"]):
+    try:
+        return Verdict.model_validate(found)
+    except ValidationError as error:
+        problems = error.errors()
+    if any(problem["type"] in ("missing", "extra_forbidden") for problem in problems):
         raise ValueError("the fields are not those of the schema")
-    if not isinstance(found["reasoning"], str):
-        raise ValueError("the reasoning is no text")
-    for name in ("score_1", "score_2"):
-        if type(found[name]) is not int or not 1 <= found[name] <= 10:
-            raise ValueError(f"{name} is no integer from 1 to 10")
-    if found["verdict"] not in VERDICTS:
-        raise ValueError(f"the verdict is none of {', '.join(VERDICTS)}")
-    return Verdict(found["verdict"], found["score_1"], found["score_2"], found["reasoning"])
+    raise ValueError(f"{problems[0]['loc'][0]}: {problems[0]['msg']}")
 
 
 def _distinct(items: list[tuple]) -> dict:
+    """`items` as a dict without lone surrogates; raises ValueError for a field that occurs twice.
+
+    JSON readers differ on doubled fields: two verdicts in one object are no verdict.
+    """
     if len(dict(items)) < len(items):
-        raise ValueError("a field stands twice")
-    return dict(items)
+        raise ValueError("a field occurs twice")
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in items
+    }
 
 
-def read_reply(reply: dict) -> Verdict:
-    """As `parse_verdict`, of a stored reply; a refusal or a missing choice is a ValueError too."""
-    if reply["refusal"]:
-        raise ValueError("refused")
-    if reply["content"] is None:
-        raise ValueError("no content")
-    return parse_verdict(reply["content"])
+CUT_OFF = " (cut off at max_tokens)"
 
 
-class Pair(NamedTuple):
-    """The original prompt (never a rewrite of it) and the two responses to compare."""
-
-    prompt: str
-    a: str
-    b: str
-
-
-class Outcome(NamedTuple):
-    """What one request came to: the verdict, or the problem; and the judge's words."""
-
-    verdict: Verdict | None
-    problem: str
-    words: str
+def read_reply(reply: dict) -> Outcome:
+    """The outcome of a reply in the form of :func:`alignpro.sources.openai_client.ask`."""
+    content, refusal, reasoning = (reply.get(k) for k in ("content", "refusal", "reasoning"))
+    winner, problem = None, ""
+    if refusal:
+        problem = "refused"
+    elif not (content or "").strip() and reasoning:
+        problem = "empty content, the text is in `reasoning`: turn off the judge's thinking"
+    elif content is None:
+        problem = "no content"
+    else:
+        try:
+            winner = parse_verdict(content).verdict
+        except ValueError as error:
+            problem = str(error)
+    if problem and reply.get("finish_reason") == "length":
+        problem += CUT_OFF
+    return Outcome(
+        winner, problem and f"unparsed: {problem}", content or refusal or reasoning or ""
+    )
 
 
 def table_row(pair: Pair, a_first: Outcome, b_first: Outcome) -> dict:
-    """A row of the table of verdicts: what both orders said of `pair`, and the preference.
+    """One row of a table of verdicts, from both orders of `pair`.
 
-    prompt, a, b: the texts. a_first, b_first: the winner ("A", "B", "tie", missing if unknown) with
-    that response shown first. preference: 1 (A) or 0 (B) where the orders agree, ½ where they do
-    not or both say tie, NaN where one is unknown. a_first_problem, b_first_problem: why it is
-    unknown, else "". a_first_reply, b_first_reply: the judge's own words.
+    - prompt, a, b: the texts.
+    - a_first, b_first: the winner with that response shown first: "A", "B", "tie" or None.
+    - preference: 1 where both orders name A, 0 where both name B, ½ where they differ or both
+      say tie, NaN where one has no verdict.
+    - a_first_problem, b_first_problem: why there is no verdict, else "".
+    - a_first_reply, b_first_reply: the judge's own words.
     """
-    winners = [
-        o.verdict and names[o.verdict.winner]
-        for o, names in (
-            (a_first, {"1": "A", "2": "B", "tie": "tie"}),
-            (b_first, {"1": "B", "2": "A", "tie": "tie"}),
-        )
-    ]
+    winners = (
+        {"1": "A", "2": "B", "tie": "tie", None: None}[a_first.winner],
+        {"1": "B", "2": "A", "tie": "tie", None: None}[b_first.winner],
+    )
     return {
         **pair._asdict(),
         "a_first": winners[0],
@@ -153,7 +168,6 @@ def table_row(pair: Pair, a_first: Outcome, b_first: Outcome) -> dict:
 
 
 def _preference(a_first: str | None, b_first: str | None) -> float:
-    """1 or 0 where both orders name the same winner, ½ where they do not, NaN without both."""
     if a_first is None or b_first is None:
         return math.nan
     return {"A": 1.0, "B": 0.0, "tie": 0.5}[a_first] if a_first == b_first else 0.5

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro.judging.protocol import Outcome, Pair, Verdict, table_row
+from alignpro.judging.protocol import Outcome, Pair, table_row
 from alignpro.judging.win_rates import (
     WinRate,
     length_adjusted,
@@ -46,7 +46,7 @@ def reward_judge(
         else:
             sign = (a - b > margin) - (b - a > margin)
             winners = {1: ("1", "2"), -1: ("2", "1"), 0: ("tie", "tie")}[sign]
-            both = (Outcome(Verdict(winner, 0, 0, ""), "", "") for winner in winners)
+            both = (Outcome(winner, "", "") for winner in winners)
         rows.append(table_row(Pair(*pair), *both))
     return pd.DataFrame(rows)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro.data import load_prompts
-from alignpro.judging.judge import Judge
+from alignpro.judging.llm_judge import Judge
 from alignpro.judging.report import reward_judge
 from alignpro.rewards import rubric
 from alignpro.runs import provenance, write_json
@@ -94,7 +94,14 @@ def measure(
     with local_server(smollm2_folder()) as (url, model):
         for name, system in system_prompts.items():
             judge = Judge(
-                model, url, "none", system=system, max_tokens=max_tokens, concurrency=1, timeout=600
+                model,
+                url,
+                "none",
+                system=system,
+                max_tokens=max_tokens,
+                concurrency=1,
+                timeout=600,
+                max_unreadable=None,  # how many replies are no verdict is what the page shows
             )
             said = judge.compare(asked, "runs/local_judge.sqlite")
             said.insert(3, "ended_a", a["ended"][prompts].tolist())

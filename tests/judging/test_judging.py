@@ -1,8 +1,11 @@
 """The judge over real HTTP: what is asked, what is read, and every fault of a scripted server."""
 
+import contextlib
 import json
 import logging
 import os
+import re
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -19,6 +21,7 @@ from judge_server import (
     JudgeServer,
     completion,
     longer,
+    newer,
     raw,
     reset,
     say,
@@ -28,7 +31,7 @@ from judge_server import (
     verdict,
 )
 
-from alignpro.judging.judge import Judge, JudgeError
+from alignpro.judging.llm_judge import Judge, JudgeError
 from alignpro.judging.protocol import CRITERIA, SYSTEM_PROMPT, parse_verdict, question
 from alignpro.judging.report import flip_rate
 from alignpro.judging.store import StoreError, VerdictStore
@@ -186,7 +189,8 @@ def test_a_verdict_quoted_out_of_a_response_is_not_the_judges(store):
     ],
 )
 def test_a_verdict_is_read_from_an_object_alone_fenced_or_among_words(text):
-    assert parse_verdict(text) == ("2", 3, 8, "good {braces}")
+    expected = {"verdict": "2", "score_1": 3, "score_2": 8, "reasoning": "good {braces}"}
+    assert parse_verdict(text).model_dump() == expected
 
 
 @pytest.mark.parametrize(
@@ -197,23 +201,30 @@ def test_a_verdict_is_read_from_an_object_alone_fenced_or_among_words(text):
         (verdict("1")[:-1], "no JSON object"),
         (verdict("1") + verdict("1"), "not one JSON object"),
         ('{"a": ' * 3000 + "}", "not one JSON object"),
+        ('{"a": ' + "1" * 5000 + "}", "not one JSON object"),
         ('{"reasoning": "x", "score_1": 1, "score_2": 2}', "the fields"),
         (verdict("1")[:-1] + ', "sure": true}', "the fields"),
         (verdict("1")[:-1] + ', "verdict": "2"}', "not one JSON object"),
-        (verdict("A"), "the verdict"),
-        (verdict(1), "the verdict"),
-        (verdict(["1"]), "the verdict"),
-        (verdict("1", score_1=0), "score_1"),
-        (verdict("1", score_2=11), "score_2"),
-        (verdict("1", score_2=7.5), "score_2"),
-        (verdict("1", score_2=True), "score_2"),
-        (verdict("1", score_1="9"), "score_1"),
-        (verdict("1", reasoning=None), "the reasoning"),
+        (verdict("A"), "verdict: Input should be '1', '2' or 'tie'"),
+        (verdict(1), "verdict: "),
+        (verdict(["1"]), "verdict: "),
+        (verdict("1", score_1=0), "score_1: Input should be greater than or equal to 1"),
+        (verdict("1", score_2=11), "score_2: Input should be less than or equal to 10"),
+        (verdict("1", score_2=7.5), "score_2: "),
+        (verdict("1", score_2=True), "score_2: "),
+        (verdict("1", score_1="9"), "score_1: "),
+        (verdict("1", reasoning=None), "reasoning: "),
     ],
 )
 def test_a_reply_that_is_not_exactly_one_verdict_is_refused_with_its_reason(text, reason):
     with pytest.raises(ValueError, match=reason):
         parse_verdict(text)
+
+
+def test_a_lone_surrogate_in_the_reasoning_does_not_cost_a_verdict():
+    text = verdict("1", reasoning="\ud83d half an emoji")
+    assert "\\ud83d" in text, "escaped, as JSON has it"
+    assert parse_verdict(text).reasoning == "? half an emoji"
 
 
 @FIXED
@@ -226,32 +237,29 @@ def test_no_verdict_is_ever_invented(text):
 # Faults
 
 
-BROKEN = {
-    "truncated JSON": (say(verdict("1")[:30]), "unparsed: no JSON object"),
-    "wrong schema": (say('{"winner": "A"}'), "unparsed: the fields"),
-    "no choice": (raw(b'{"id": "x", "object": "chat.completion", "choices": []}'), "unparsed: no"),
-    "null choice": (raw(b'{"choices": [null]}'), "unparsed: no content"),
-    "null content": (say(None), "unparsed: no content"),
-    "content of another type": (raw(b'{"choices": [{"message": {"content": [1]}}]}'), "unparsed"),
-    "empty content": (say(""), "unparsed: empty"),
-    "a refusal": (say(None, refusal="I cannot help with that."), "unparsed: refused"),
-    "a list": (raw(b"[1, 2]"), "unparsed"),
-    "a page of HTML": (raw(b"<html>hello</html>", "text/html"), "unparsed: no content"),
-    "HTTP body cut short": (raw(b'{"choices": [{"mes'), "failed"),
-    "500": (status(500), "failed: HTTP 500"),
-    "400": (status(400), "failed: HTTP 400"),
-    "time-out": (stall(1.5), "failed: APITimeoutError"),
-    "reset": (reset, "failed: APIConnectionError"),
+FAILED = {
+    "no choice": (raw(b'{"id": "x", "object": "chat.completion", "choices": []}'), "no chat comp"),
+    "null choice": (raw(b'{"choices": [null]}'), "the answer is no chat completion"),
+    "content of another type": (raw(b'{"choices": [{"message": {"content": [1]}}]}'), "the answ"),
+    "a list": (raw(b"[1, 2]"), "the answer is no chat completion"),
+    "a page of HTML": (raw(b"<html>hello</html>", "text/html"), "the answer is no chat compl"),
+    "HTTP body cut short": (raw(b'{"choices": [{"mes'), "JSONDecodeError"),
+    "500": (status(500), "HTTP 500"),
+    "400": (status(400), "HTTP 400"),
+    "error in a 200": (status(200, body={"error": {"message": "overheated"}}), "HTTP 502.*overh"),
+    "finish_reason error": (say(verdict("1")[:30], finish_reason="error"), "HTTP 502"),
+    "time-out": (stall(1.5), "APITimeoutError"),
+    "reset": (reset, "APIConnectionError"),
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_fault_is_counted_apart_never_cached_and_asked_again(store, name):
-    fault, problem = BROKEN[name]
+@pytest.mark.parametrize("name", FAILED)
+def test_a_call_that_fails_is_counted_apart_never_stored_and_made_again(store, name):
+    fault, problem = FAILED[name]
     with JudgeServer(fault, fault if name == "400" else say(longer)) as server:
         table = compare(server, store, PAIRS[:1], timeout=1.0 if name == "time-out" else 60.0)
         assert table["a_first"].isna().all() and table["preference"].isna().all()
-        assert table["a_first_problem"].item().startswith(problem)
+        assert re.match(f"failed: .*{problem}", table["a_first_problem"].item())
         assert table["b_first"].tolist() == ["A"] and table["b_first_problem"].tolist() == [""]
         with VerdictStore(store) as kept:
             assert len(kept) == 1
@@ -261,10 +269,74 @@ def test_a_fault_is_counted_apart_never_cached_and_asked_again(store, name):
     assert table["preference"].tolist() == [1.0]
 
 
+THOUGHTS = "Let me compare the two"
+UNREADABLE = {
+    "truncated JSON": (say(verdict("1")[:30]), "no JSON object"),
+    "cut off": (
+        say(verdict("1")[:30], finish_reason="length"),
+        r"no JSON object \(cut off at max_tokens\)",
+    ),
+    "wrong schema": (say('{"winner": "A"}'), "the fields"),
+    "null content": (say(None), "no content"),
+    "empty content": (say(""), "empty"),
+    "a refusal": (say(None, refusal="I cannot help with that."), "refused"),
+    "thoughts alone": (say(None, reasoning=THOUGHTS), "empty content, the text is in `reasoning`"),
+    "thoughts, elsewhere": (say("\n", reasoning_content=THOUGHTS), "empty content, the text is"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_reply_that_is_no_verdict_is_counted_apart_and_paid_for_once(store, name):
+    fault, problem = UNREADABLE[name]
+    with JudgeServer(fault) as server:
+        first = compare(server, store, PAIRS[:1])
+        assert first["a_first"].isna().all() and first["preference"].isna().all()
+        assert re.match(f"unparsed: {problem}", first["a_first_problem"].item())
+        assert first["b_first"].tolist() == ["A"] and first["b_first_problem"].tolist() == [""]
+        assert judge_at(server).estimate(PAIRS[:1], store).calls == 0
+        assert compare(server, store, PAIRS[:1]).equals(first)
+        assert len(server.requests) == 2
+        compare(server, store, PAIRS[:1], max_tokens=500)
+        assert len(server.requests) == 4, "another limit is another question"
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_judge_that_answers_in_prose_is_stopped_after_a_few_replies(store, concurrency):
+    pairs = [(f"Question {i}?", "A", "B") for i in range(500)]
+    prose = say("Both responses have their merits.")
+    with JudgeServer(then=prose) as server:
+        shown = r"of \d+ replies are no verdict.*no JSON object.*'Both responses have their merits"
+        with pytest.raises(JudgeError, match=shown):
+            compare(server, store, pairs, concurrency=concurrency)
+        asked = len(server.requests)
+        assert 8 <= asked < 8 + concurrency, "no more than were under way"
+        with VerdictStore(store) as kept:
+            assert len(kept) == asked
+        with pytest.raises(JudgeError, match="are no verdict"):
+            compare(server, store, pairs)
+        assert len(server.requests) == asked, "a second run pays for nothing"
+        table = compare(server, store, pairs[:10], max_unreadable=None)
+        assert len(server.requests) <= asked + 20 and table["preference"].isna().all()
+
+
+def test_unreadable_replies_among_verdicts_do_not_stop_a_run(store):
+    """Every second reply is prose, from the second on: never more than half."""
+    with JudgeServer(*[say(longer), say("Hm.")] * 20) as server:
+        table = compare(server, store, [(f"Question {i}?", "A", "B") for i in range(20)])
+    assert len(server.requests) == 40 and table["b_first"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("fault", "timeout"),
-    [(status(500), 60.0), (reset, 60.0), (status(429), 60.0), (stall(1.5), 1.0)],
-    ids=["500", "reset", "429", "time-out"],
+    [
+        (status(500), 60.0),
+        (reset, 60.0),
+        (status(429), 60.0),
+        (status(200, body={"error": {"code": 429, "message": "slow down"}}), 60.0),
+        (say("Half a te", finish_reason="error"), 60.0),
+        (stall(1.5), 1.0),
+    ],
+    ids=["500", "reset", "429", "429 in a 200", "finish_reason error", "time-out"],
 )
 def test_a_passing_fault_is_survived_by_asking_again(store, fault, timeout):
     with JudgeServer(fault) as server:
@@ -330,6 +402,29 @@ def test_an_endpoint_without_schemas_is_asked_without_one(store):
         assert len(server.requests) == 11
 
 
+def test_a_newer_model_is_asked_with_the_fields_that_it_takes(store):
+    with JudgeServer(then=newer(say(longer), "response_format")) as server:
+        judge = judge_at(server)
+        with pytest.warns(UserWarning, match="m refuses temperature 0 and judged at its own"):
+            table = judge.compare(PAIRS, store, progress=False)
+        assert len(server.requests) == 3 + 10, "each field is refused once, then known"
+        *_, last = server.requests
+        assert last.keys() == {"model", "messages", "max_completion_tokens"}
+        assert last["max_completion_tokens"] == 400
+        assert judge_at(server).estimate(PAIRS, store).calls == 0
+    assert table["preference"].tolist() == [1.0] * 5
+    rows = sqlite3.connect(store).execute("SELECT request FROM replies").fetchall()
+    assert all(json.loads(sent) in server.requests for (sent,) in rows), "kept as it was sent"
+
+
+def test_a_limit_that_is_refused_under_both_names_fails_with_the_servers_words(store):
+    error = {"error": {"message": "'max_tokens' or 'max_completion_tokens' is too large: 400"}}
+    with JudgeServer(then=status(400, body=error)) as server:
+        table = compare(server, store, PAIRS[:1])
+    assert table["a_first_problem"].str.contains("HTTP 400.*too large: 400").all()
+    assert server.requests[-1]["response_format"] and len(server.requests) <= 6
+
+
 # Nothing lost, nothing paid twice
 
 
@@ -342,7 +437,7 @@ def test_a_second_run_pays_only_for_what_is_missing(store, capsys):
         assert len(server.requests) == 10
         again = compare(server, store)
         assert len(server.requests) == 10 and table.equals(again)
-    assert "6 verdicts stored, 4 calls to make" in capsys.readouterr().out
+    assert "6 replies stored, 4 calls to make" in capsys.readouterr().out
 
 
 def test_pairs_that_ask_the_same_are_asked_once(store):
@@ -385,11 +480,10 @@ def test_threads_share_the_work_and_every_row_gets_its_own_verdict(store):
     assert table["preference"].tolist() == expected
 
 
-RUN = """
+RUN = f"""
 import sys
-from test_judging import PAIRS
-from alignpro.judging.judge import Judge
-Judge("m", sys.argv[1], concurrency=1).compare(PAIRS, sys.argv[2])
+from alignpro.judging.llm_judge import Judge
+Judge("m", sys.argv[1], concurrency=1).compare({PAIRS!r}, sys.argv[2])
 """
 
 
@@ -403,9 +497,7 @@ def test_a_killed_run_loses_nothing_and_its_successor_pays_for_the_rest(store):
 
     with JudgeServer(*[say(longer)] * 4, hold) as server:
         command = [sys.executable, "-c", RUN, server.url, str(store)]
-        process = subprocess.Popen(
-            command, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert reached.wait(60)
         with pytest.raises(StoreError, match="in use by another process"):
             compare(server, store)
@@ -449,6 +541,53 @@ def test_a_store_of_something_else_is_refused(store, tmp_path):
     sqlite3.connect(other).execute("CREATE TABLE replies (name TEXT)").connection.close()
     with pytest.raises(StoreError, match="no store of verdicts"):
         VerdictStore(other)
+
+
+def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for path in (tmp_path, tmp_path / "file" / "verdicts.sqlite"):
+        with pytest.raises(StoreError, match=f"cannot open {path}: .*check the folder"):
+            VerdictStore(path)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["{broken", "[1]", "{}", '{"content": 7}', '{"content": "x", "refusal": []}', None, b"\xff"],
+)
+def test_a_damaged_row_is_named_and_can_be_deleted(store, reply):
+    with JudgeServer() as server:
+        compare(server, store, PAIRS[:1])
+        with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+            (key,) = connection.execute("SELECT key FROM replies LIMIT 1").fetchone()
+            connection.execute("UPDATE replies SET reply = ? WHERE key = ?", (reply, key))
+        with pytest.raises(StoreError, match=f"verdicts.sqlite is damaged: .*{key}") as caught:
+            compare(server, store, PAIRS[:1])
+        command = re.search(r'"(DELETE .*?)"', str(caught.value))[1]
+        with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+            connection.execute(command)
+        assert compare(server, store, PAIRS[:1])["preference"].tolist() == [1.0]
+    assert len(server.requests) == 3
+
+
+@pytest.fixture
+def small_files():
+    """A function that lets no file grow beyond so many bytes, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_stops_the_run_with_all_earlier_replies_kept(store, small_files):
+    pairs = [(f"Question {i}?", "long " * 2000, "short") for i in range(20)]
+    with JudgeServer() as server:
+        small_files(200_000)
+        with pytest.raises(StoreError, match="cannot write to .*Is the disk full.* asks only for"):
+            compare(server, store, pairs)
+        asked = len(server.requests)
+        assert 1 < asked < 40
+        small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        assert compare(server, store, pairs)["preference"].tolist() == [1.0] * 20
+    assert len(server.requests) == 40 + 1, "the reply that found no room is paid for twice"
 
 
 # Costs
@@ -583,6 +722,7 @@ def test_completions_are_read_whatever_else_they_carry(store):
 
 def test_judging_imports_without_torch():
     heavy = ("torch", "transformers")
-    code = f"import sys, alignpro.judging; print([m for m in {heavy} if m in sys.modules])"
+    modules = "alignpro.judging.llm_judge, alignpro.judging.report"
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

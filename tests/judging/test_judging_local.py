@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from alignpro.judging import smollm2_judge
-from alignpro.judging.judge import Judge
-from alignpro.judging.protocol import SYSTEM_PROMPT, parse_verdict
+from alignpro.judging.llm_judge import Judge
+from alignpro.judging.protocol import CUT_OFF, SYSTEM_PROMPT, parse_verdict
 from alignpro.judging.report import validate
 from alignpro.judging.smollm2_judge import ServerError, local_server, rubric_judge
 from alignpro.report.kept_runs import reference_tables
@@ -62,9 +62,10 @@ def test_the_stored_verdicts_follow_from_the_stored_replies(path):
     for order, names in (("a_first", "AB"), ("b_first", "BA")):
         for row in table.to_dict("records"):
             try:
-                winner = parse_verdict(row[f"{order}_reply"]).winner
+                winner = parse_verdict(row[f"{order}_reply"]).verdict
             except ValueError as error:
-                assert row[f"{order}_problem"] == f"unparsed: {error}" and pd.isna(row[order])
+                problem = row[f"{order}_problem"].removesuffix(CUT_OFF)
+                assert problem == f"unparsed: {error}" and pd.isna(row[order])
             else:
                 assert row[order] == {"1": names[0], "2": names[1], "tie": "tie"}[winner]
     found = validate(table, rubric_judge(table, card["dataset"], 0.05)["preference"])
@@ -78,3 +79,4 @@ def test_the_card_says_how_the_verdicts_were_made():
     )
     assert {"transformers", "openai", "fastapi", "uvicorn"} <= set(card["versions"])
     assert [p.stem.replace("_", " ") for p in VERDICTS] == sorted(card["system_prompts"])
+    assert card["system_prompts"]["our prompt"] == SYSTEM_PROMPT, "the page shows the kept one"
