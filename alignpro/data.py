@@ -17,10 +17,10 @@ from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from alignpro import hub_data
 from alignpro.config import ConfigError, HubConfig
+from alignpro.sources import hub_prompts
+from alignpro.texts import PROMPTS, Prompt, text_id
 
-PROMPTS = Path(__file__).parent / "prompts"
 KINDS = ("howto", "definition", "choice", "reason", "yesno")
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.1  # the share of a Hub dataset that is kept for validation, and again for the test
@@ -38,25 +38,6 @@ FOUND = (
 )
 
 
-class Prompt(str):
-    """A user's prompt x: its text, and with it the row that it came from.
-
-    Being a string, it can be passed to any function of strings, such as a reward of your own.
-    `options` names the two keywords of a choice.
-    """
-
-    def __new__(cls, text: str, dataset: str, split: str, kind: str | None = None, options=()):
-        self = super().__new__(cls, text)
-        self.id = text_id(text)
-        self.dataset, self.split, self.kind, self.options = dataset, split, kind, tuple(options)
-        return self
-
-
-def text_id(text: str) -> str:
-    """A hash of `text` that looks past case and white space; 12 hexadecimal digits."""
-    return hashlib.sha256(" ".join(text.split()).lower().encode()).hexdigest()[:12]
-
-
 def datasets() -> list[str]:
     """Names of the sets that the project brings."""
     return sorted(p.stem for p in PROMPTS.glob("*.jsonl"))
@@ -64,10 +45,10 @@ def datasets() -> list[str]:
 
 def check_dataset(dataset: str, hub: HubConfig | None = None) -> None:
     """Raise ConfigError for an unknown dataset, and for one of the Hub without its options."""
-    known = (*datasets(), *hub_data.SOURCES)
+    known = (*datasets(), *hub_prompts.SOURCES)
     if dataset not in known:
         raise ConfigError(f"no dataset {dataset!r}: use one of {', '.join(known)}")
-    if dataset in hub_data.SOURCES and hub is None:
+    if dataset in hub_prompts.SOURCES and hub is None:
         raise ConfigError(
             f"the dataset {dataset!r} comes from the Hub: a preset that names it needs "
             "`data.hub` with `seed` and `max_characters`"
@@ -112,8 +93,8 @@ def load_prompts(
     check_dataset(dataset, hub)
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: use one of {', '.join(SPLITS)}")
-    if dataset in hub_data.SOURCES:
-        everything = _hub_prompts(dataset, hub, os.environ.get(hub_data.FOLDER))
+    if dataset in hub_prompts.SOURCES:
+        everything = _hub_prompts(dataset, hub, os.environ.get(hub_prompts.FOLDER))
     else:
         everything = read_prompts(PROMPTS / f"{dataset}.jsonl")
     prompts = [p for p in everything if p.split == split]
@@ -127,9 +108,9 @@ def load_prompts(
 @cache
 def _hub_prompts(dataset: str, hub: HubConfig, folder: str | None) -> list[Prompt]:
     """All prompts of a Hub dataset; read once in a process, with the counts printed."""
-    prompts, counts = sort_out(hub_data.rows(dataset, folder), dataset, hub)
+    prompts, counts = sort_out(hub_prompts.rows(dataset, folder), dataset, hub)
     found = ", ".join(f"{number} {what}" for what, number in counts.items())
-    source = hub_data.SOURCES[dataset]
+    source = hub_prompts.SOURCES[dataset]
     print(f"{dataset} ({source if folder is None else f'{source.hub_id} in {folder}'}): {found}")
     return prompts
 

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro import data, models, ppo
-from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig
-from alignpro.data import Prompt, load_prompts
-from alignpro.endpoint import Endpoint
+from alignpro import data, devices, models, ppo
+from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, distinct_pairs
+from alignpro.data import load_prompts
 from alignpro.evaluation import (
     Rewriter,
     best_of,
@@ -28,24 +27,17 @@ from alignpro.evaluation import (
     per_kind,
     unchanged,
 )
-from alignpro.generation import Policy, Response
-from alignpro.prompter import (
-    BEST_SUFFIXES,
-    NEUTRAL_MENU,
-    Prompter,
-    add_lora,
-    centre_adapter,
-    merge_adapter,
-    save_prompter,
-)
-from alignpro.reward_models import RewardModel
-from alignpro.rewards import rubric
-from alignpro.runs import Run, function_name, require, stage_seed, write_json
+from alignpro.fast import linears
+from alignpro.generation import Policy
+from alignpro.prompter import Prompter, add_lora, centre_adapter, merge_adapter, save_prompter
+from alignpro.rewards import RewardModel, rubric
+from alignpro.runs import RESULTS, STEP_PARTS, Run, function_name, require, stage_seed, write_json
+from alignpro.sources.endpoint import Endpoint
+from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response
 
 # SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
 MEMORY_NEEDED = 4e9
 DISK_NEEDED = 1e9
-STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
 EXPORTED = (
     "config.json",
     "card.json",
@@ -58,7 +50,6 @@ EXPORTED = (
 )
 BEST_OF = (4, 16)
 COVERAGE_SAMPLES = 16  # for each entry of the menu, on average
-RESULTS = Path(__file__).parent.parent / "results"
 
 
 def as_it_is(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
@@ -80,6 +71,8 @@ class Cell:
     folder of all runs. `gold`, a second reward, is written into the prompter's metrics and samples
     and never trained on. Raises ConfigError for a dataset or a pair that the preset cannot serve.
     """
+
+    trainer = ppo.Trainer
 
     def __init__(
         self,
@@ -103,7 +96,7 @@ class Cell:
         self.remote = preset.models[self.pair[1]].endpoint is not None
         require(Path(root), DISK_NEEDED, MEMORY_NEEDED / (2 if self.remote else 1))
         name = function_name(self.reward)
-        self.process = models.process()
+        self.process = devices.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
             self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
@@ -128,7 +121,7 @@ class Cell:
                 self._frozen = endpoint
             else:
                 model, tokenizer = models.load(spec)
-                model = models.to_fast(model, spec)
+                model = linears.to_fast(model, spec)
                 self._frozen = Policy(model, tokenizer, self.preset.frozen, batch)
         return self._frozen
 
@@ -181,7 +174,7 @@ class Cell:
                 self.preset.ppo,
                 prompter.policy,
                 prompter.messages,
-                self._score(prompter),
+                self.score_rewrites(prompter),
                 lambda: save_prompter(prompter, folder),
                 progress,
             )
@@ -206,7 +199,7 @@ class Cell:
         if not run.finished:
             self._fit_oracle(folder, progress)
         model, tokenizer = models.load(spec)
-        model = models.to_fast(merge_adapter(model, folder), spec)
+        model = linears.to_fast(merge_adapter(model, folder), spec)
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
 
     def _fit_oracle(self, folder: Path, progress: bool) -> None:
@@ -301,7 +294,7 @@ class Cell:
         """Train `policy` to the end of `run`, `save` it, and write the run's card."""
         started = time.perf_counter()
         prompts = self.prompts("train")
-        ppo.Trainer(policy, prompts, messages, score, config, run).train(progress)
+        self.trainer(policy, prompts, messages, score, config, run).train(progress)
         if self.process.is_main_process:
             with run.writing("the trained adapter"):
                 save()
@@ -312,7 +305,7 @@ class Cell:
                 training_seconds=round(seconds, 1),
                 session_seconds=round(time.perf_counter() - started, 1),
                 trained_parameters=trained,
-                arithmetic=models.arithmetic(policy.model),
+                arithmetic=linears.arithmetic(policy.model),
                 processes=self.process.num_processes,
                 **({"endpoint": self._frozen.facts()} if self.remote else {}),
             )
@@ -322,13 +315,13 @@ class Cell:
         """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
         spec = self.preset.models[self.pair[role]]
         model, tokenizer = models.load(spec)
-        return models.to_fast(model, spec, self.preset.prompter.lora_layers), tokenizer
+        return linears.to_fast(model, spec, self.preset.prompter.lora_layers), tokenizer
 
     def _adapted(self, model, role: int, stage: str):
         """`model` with a fresh adapter, its fixed products in the fastest format."""
         seed = stage_seed(self.seed, self.dataset, stage)
         adapted = add_lora(model, self.preset.prompter, seed)
-        return models.to_bf16(adapted, self.preset.models[self.pair[role]])
+        return linears.to_bf16(adapted, self.preset.models[self.pair[role]])
 
     def _evaluated(self, prompter: Prompter) -> Prompter:
         """`prompter`, sampled in evaluation as every model is, no longer at temperature 1."""
@@ -364,7 +357,7 @@ class Cell:
         adapted.save_pretrained(partial, safe_serialization=True)
         partial.rename(folder)
 
-    def _score(self, prompter: Prompter) -> ppo.Score:
+    def score_rewrites(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
 
         def score(prompts: Sequence[Prompt], outputs: Sequence[Response], seed: int) -> ppo.Scored:
@@ -415,3 +408,50 @@ class Cell:
                     shutil.copyfile(path, partial)
                     partial.rename(folder / path.name)
         return folder
+
+
+def reproduce(
+    preset: Preset,
+    root: str | Path = "runs",
+    results: Path = RESULTS,
+    datasets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """Train and evaluate every cell of a preset, oracle included, skipping what is done.
+
+    A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle,
+    and an endpoint has none. Architectures that name the same two models are one. `datasets` and
+    `seeds` select cells and leave the preset, and with it each run's identity, as it is. Prints one
+    line a cell with the time left. A failing cell is reported and the others go on; returns the
+    names of those that failed.
+    """
+    seeds, datasets = seeds or preset.seeds, datasets or preset.datasets
+    pairs = distinct_pairs(preset)
+    distinct = dict.fromkeys(pairs.values())
+    cells = [(seed, d, pair) for seed in seeds for d in datasets for pair in distinct]
+    failed, start, process = [], time.perf_counter(), devices.process()
+    for pair, same in pairs.items():
+        if pair != same:
+            process.print(f"{''.join(pair)} has the models of {''.join(same)}: run once, as that")
+    for number, (seed, dataset, pair) in enumerate(cells, 1):
+        name = f"{preset.name}/{dataset}/{''.join(pair)}/seed{seed}"
+        try:
+            cell = Cell(preset, dataset, seed, pair, root=root)
+            cell.train()
+            if not cell.remote:
+                cell.train_oracle()
+            if process.is_main_process:  # sampling for a table is not worth sharing out
+                cell.evaluate()
+                cell.evaluate_best_of()
+                if not cell.remote:
+                    cell.evaluate_oracle()
+                cell.export(results)
+            outcome = f"in {results}" + (f", {cell.usage}" if cell.usage else "")
+        except Exception as error:  # one cell must not take the others down
+            failed.append(name)
+            outcome = f"FAILED: {error}"
+        process.wait_for_everyone()
+        spent = time.perf_counter() - start
+        left = spent / number * (len(cells) - number) / 60
+        process.print(f"[{number}/{len(cells)}] {name} {outcome}; about {left:.0f} min left")
+    return failed

@@ -1,52 +1,23 @@
 """Sampling from a policy: prompts in, completions out, nothing else seen.
 
 A :class:`Policy` is the only way this project asks a language model for text. The frozen LLM
-π_F is used through :meth:`Policy.generate` alone, so that an :class:`alignpro.endpoint.Endpoint`
-can take its place.
+π_F is used through :meth:`Policy.generate` alone, so that an
+:class:`alignpro.sources.endpoint.Endpoint` can take its place.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from tqdm import tqdm
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from alignpro.config import SamplingConfig
-from alignpro.models import decoder
-from alignpro.runs import stage_seed
-
-
-class Response(str):
-    """A sampled text; `ended` is False where the length limit cut it off.
-
-    `tokens` counts its tokens, whose ids an endpoint does not tell. Being a string, it can be
-    passed to any function of strings, such as a reward of your own.
-    """
-
-    def __new__(
-        cls,
-        text: str,
-        ended: bool = True,
-        token_ids: Sequence[int] = (),
-        tokens: int | None = None,
-    ):
-        self = super().__new__(cls, text)
-        self.ended, self.token_ids = ended, tuple(token_ids)
-        self.tokens = len(self.token_ids) if tokens is None else tokens
-        return self
-
-
-def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
-    """A seed for each row, from `seed`, the row, and how often the same one stood before it."""
-    seen: Counter = Counter()
-    seeds = []
-    for row in rows:
-        seeds.append(stage_seed(seed, row, seen[row]))
-        seen[row] += 1
-    return seeds
+from alignpro.fast.cache import GrowingLayer, left_pad, shared_prefix
+from alignpro.fast.linears import decoder
+from alignpro.runs import row_seeds
+from alignpro.texts import Response
 
 
 def filter_logits(
@@ -86,32 +57,6 @@ def sample_tokens(
     drawn = [torch.rand(1, generator=g, device=mass.device, dtype=mass.dtype) for g in generators]
     choice = torch.searchsorted(mass, torch.stack(drawn) * mass[:, -1:], right=True)[:, 0]
     return choice if ids is None else ids.gather(-1, choice[:, None])[:, 0]
-
-
-class GrowingLayer(DynamicLayer):
-    """A key-value cache layer that grows in chunks; the stock one copies itself for every token."""
-
-    chunk = 32
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        self.keys = self._append("key_buffer", self.keys, key_states)
-        self.values = self._append("value_buffer", self.values, value_states)
-        return self.keys, self.values
-
-    def _append(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        length = held.shape[2] + new.shape[2]
-        buffer = getattr(self, name, None)
-        if buffer is None or len(buffer) != len(new) or buffer.shape[2] < length:
-            buffer = new.new_empty(*new.shape[:2], length + self.chunk, new.shape[3])
-            buffer[:, :, : held.shape[2]] = held
-            setattr(self, name, buffer)
-        elif held.data_ptr() != buffer.data_ptr():
-            buffer[:, :, : held.shape[2]] = held
-        buffer[:, :, held.shape[2] : length] = new
-        return buffer[:, :, :length]
 
 
 class Policy:
@@ -211,20 +156,3 @@ class Policy:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
             step = {"input_ids": drawn[:, None], "position_ids": position}
         return tokens
-
-
-def shared_prefix(encoded: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common prefix that leaves every row at least one token of its own."""
-    first, last = min(encoded), max(encoded)
-    limit = min(map(len, encoded)) - 1
-    return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
-
-
-def left_pad(
-    encoded: Sequence[Sequence[int]], pad_id: int, device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both [B, T], padded on the left."""
-    width = max(map(len, encoded))
-    ids = torch.tensor([[pad_id] * (width - len(e)) + list(e) for e in encoded], device=device)
-    mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=device)
-    return ids, mask

@@ -20,10 +20,11 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
-from alignpro.generation import Policy, Response
-from alignpro.logprobs import forward, make_batch, with_trunk
-from alignpro.models import process
+from alignpro.devices import process
+from alignpro.fast.logprobs import forward, make_batch, with_trunk
+from alignpro.generation import Policy
 from alignpro.runs import Run, RunError, stage_seed
+from alignpro.texts import Response
 
 
 @dataclass
@@ -130,8 +131,24 @@ def ppo_losses(
     return policy_loss, value_loss, stats
 
 
-def warnings(history: Sequence[dict]) -> list[str]:
-    """What is wrong with a run whose metrics, one row per step, are `history`: once per fault."""
+class StageClock:
+    """Seconds of each stage of a step, measured from one `lap` to the next."""
+
+    def __init__(self):
+        self.start, self.laps = time.perf_counter(), {}
+
+    def lap(self, name: str) -> None:
+        if torch.cuda.is_available():  # kernels run on after the call that starts them returns
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps[name], self.start = now - self.start, now
+
+    def seconds(self, prefix: str) -> dict[str, float]:
+        return {prefix + name: round(value, 3) for name, value in self.laps.items()}
+
+
+def warnings_for(history: Sequence[dict]) -> list[str]:
+    """What to warn of after the last step of `history`, a run's metrics, one row per step."""
     last, found = history[-1], []
     # The k1 estimate of a small KL may be slightly negative by chance.
     if last["objective/kl"] < -0.5:
@@ -167,6 +184,8 @@ class Trainer:
 
     Raises ValueError for a policy that samples at another temperature than 1, or truncates.
     """
+
+    clock = StageClock
 
     def __init__(
         self,
@@ -213,10 +232,10 @@ class Trainer:
         steps, writes = self.config.steps, self.process.is_main_process
         with tqdm(total=steps, initial=done, desc="PPO", disable=not (progress and writes)) as bar:
             for step in range(done + 1, steps + 1):
-                metrics, samples = self._step(step)
+                metrics, samples = self.step(step)
                 if writes:
                     self._record(step, metrics, samples)
-                    for warning in warnings(self.run.read("metrics.jsonl")):
+                    for warning in warnings_for(self.run.read("metrics.jsonl")):
                         bar.write(f"step {step}: {warning}")
                 bar.set_postfix(
                     reward=f"{metrics['objective/scores']:.3f}",
@@ -233,8 +252,9 @@ class Trainer:
         if step % config.checkpoint_every == 0 or last:
             self.run.save_checkpoint(step, self._state())
 
-    def _step(self, step: int) -> tuple[dict, list[dict]]:
-        config, clock = self.config, _Clock()
+    def step(self, step: int) -> tuple[dict, list[dict]]:
+        """Run step number `step` (from 1); its metrics, and one row of texts per completion."""
+        config, clock = self.config, self.clock()
         rows = self._rows(step)
         prompts = [self.prompts[i] for i in rows]
         messages_ids = [self.queries[i] for i in rows]
@@ -406,18 +426,6 @@ class Trainer:
 def _dealt(shares: Sequence[Sequence]) -> list:
     """One list from the shares that it was dealt into, card by card."""
     return [item for cards in zip(*shares, strict=True) for item in cards]
-
-
-class _Clock:
-    def __init__(self):
-        self.start, self.laps = time.perf_counter(), {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self.start = now - self.start, now
-
-    def seconds(self, prefix: str) -> dict[str, float]:
-        return {prefix + name: round(value, 3) for name, value in self.laps.items()}
 
 
 def balanced_pairs(rows: int, entries: int, count: int, seed: int) -> np.ndarray:

@@ -13,50 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from alignpro.config import PrompterConfig
 from alignpro.generation import Policy
-
-# Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's
-# App. C.1). The paper's wording is not available: this one is ours. It is a system message, so that
-# the prompter's last tokens are the user's own, and it asks for the form of the answer: behind the
-# user's message, or asking only that the answer gets better, it leaves the hidden states more alike
-# between kinds of question, and PPO learns less to tell them apart.
-META_PROMPT = {
-    "suffix": (
-        "Say in one short instruction what form the answer to the user's message should have."
-    ),
-    "rewrite": (
-        "Rewrite the user's message into a clearer, more specific prompt for an assistant, "
-        "keeping its meaning. Do not answer it; write only the new prompt."
-    ),
-}
-
-# The warm start teaches the prompter to write *some* short instruction: these, whatever the prompt.
-# PPO has to find who is served by what; the sentences written for a kind of question, below, are
-# not among them. They differ in what they earn, since the spread of the reward under ρ_sft is all
-# that prompting has to work with (C5), and each opens in its own way. Picked on training prompts.
-NEUTRAL_MENU = (
-    "Keep it short.",
-    "Use simple words.",
-    "Give an example.",
-    "Answer briefly.",
-    "Give me the steps.",
-    "Give me a short list.",
-    "Make a list.",
-    "Name three things.",
-    "Give three tips.",
-    "Put it in one line.",
-    "Say it in a few words.",
-    "Recommend one.",
-)
-
-# Written by hand for the kinds of question: baselines, and the warm start's other menu.
-BEST_SUFFIXES = (
-    "List three numbered steps.",
-    "List three reasons.",
-    "Use bullet points.",
-    "In one sentence.",
-    "Which one is better and why?",
-    "Answer yes or no.",
-)
+from alignpro.texts import META_PROMPT
 
 
 class Prompter:

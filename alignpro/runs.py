@@ -16,18 +16,16 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from alignpro.config import Preset, described
 
 PACKAGE = Path(__file__).parent
-# What training and sampling depend on; figures, tables and presets of other scales do not count.
-SOURCES = (
-    *("models", "hub_data", "data", "generation", "endpoint", "rewards", "reward_models"),
-    *("prompter", "logprobs", "ppo", "experiments"),
-)
+RESULTS = PACKAGE.parent / "results"
+STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
 
 
@@ -67,8 +65,9 @@ def function_name(function: Callable) -> str:
 
 
 def code_digest() -> str:
-    """A hash of the modules and prompts that a training run depends on."""
-    files = [PACKAGE / f"{name}.py" for name in SOURCES] + sorted(PACKAGE.glob("prompts/*.jsonl"))
+    """A hash of what a run depends on: the core, `fast`, `sources` and the prompts."""
+    patterns = ("*.py", "fast/*.py", "sources/*.py", "prompts/*.jsonl")
+    files = [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
     return digest(*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
 
 
@@ -259,3 +258,13 @@ def require(folder: Path, disk: float, memory: float) -> None:
             f"this run needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
             "free: close other programs, or take a smaller preset"
         )
+
+
+def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
+    """A seed for each row, from `seed`, the row, and how often the same one stood before it."""
+    seen: Counter = Counter()
+    seeds = []
+    for row in rows:
+        seeds.append(stage_seed(seed, row, seen[row]))
+        seen[row] += 1
+    return seeds

@@ -39,16 +39,17 @@ preset = "cpu"
 seed = 0
 
 # %% [markdown]
-# The module `alignpro.theory` computes everything exactly, on finite sets. It needs NumPy alone,
+# The module `alignpro.theory.instance` computes everything exactly, on finite sets. It needs NumPy alone,
 # so this notebook runs anywhere, in a few seconds.
 
 # %%
 import numpy as np
 import pandas as pd
 
+from alignpro.figures import theory as draw
 from alignpro import theory
-from alignpro import theory_figures as draw
-from alignpro.figures import use_style
+
+from alignpro.figures.style import use_style
 
 use_style()
 

@@ -42,9 +42,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
+from alignpro.figures import theory as draw
 from alignpro import theory
-from alignpro import theory_figures as draw
-from alignpro.figures import use_style
+from alignpro.theory import gibbs, instances
+
+from alignpro.figures.style import use_style
 
 use_style()
 rng = np.random.default_rng(seed)
@@ -56,14 +58,14 @@ rng = np.random.default_rng(seed)
 # knows only that it has to maximise a function on the simplex.
 
 # %%
-inst = draw.random_instance(rng, prompts=1, rewrites=8, responses=5)
+inst = instances.random_instance(rng, prompts=1, rewrites=8, responses=5)
 lam = 0.05
 sol = inst.solve(lam=lam, beta=1.0)
 g, rho_sft = sol.g[0], inst.rho_sft[0]
 
 
 def minus_F(rho):
-    return -(rho @ g - lam * theory.kl_divergence(rho, rho_sft))
+    return -(rho @ g - lam * gibbs.kl_divergence(rho, rho_sft))
 
 
 # %%
@@ -98,7 +100,7 @@ print(f"F at the optimum minus lambda log Z    : {-found.fun - lam * log_Z:.1e}"
 # %%
 others = rng.dirichlet(np.full(8, 0.5), size=1000)
 shortfall = np.array([-minus_F(sol.rho_star[0]) + minus_F(rho) for rho in others])
-lam_kl = lam * theory.kl_divergence(others, sol.rho_star[0])
+lam_kl = lam * gibbs.kl_divergence(others, sol.rho_star[0])
 assert np.abs(shortfall - lam_kl).max() < 1e-12
 print(f"smallest shortfall {shortfall.min():.4f}, never negative")
 print(f"largest difference from lambda KL: {np.abs(shortfall - lam_kl).max():.1e}")
@@ -120,7 +122,7 @@ logits, steps = np.log(rho_sft), []
 for step in range(3000):
     rho = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     steps.append({"step": step, "regret": lam * log_Z + minus_F(rho),
-                  "lam_kl": lam * theory.kl_divergence(rho, sol.rho_star[0])})
+                  "lam_kl": lam * gibbs.kl_divergence(rho, sol.rho_star[0])})
     score = g - lam * np.log(rho / rho_sft)
     logits += 2.0 * rho * (score - rho @ score)
 frame = pd.DataFrame(steps)
@@ -211,7 +213,7 @@ print(f"slope of J against -Var/lambda^2 (C8): within {worst:.1e} of the largest
 # budget, and its price lambda (C9). The alternative is to spend the same on each prompt.
 
 # %%
-many = draw.random_instance(rng, prompts=20, rewrites=8, responses=5)
+many = instances.random_instance(rng, prompts=20, rewrites=8, responses=5)
 tables = (many.rho_sft, many.pi_F, many.pi_F_rewrites, many.reward)
 singles = [theory.Instance([1], *(table[[x]] for table in tables)) for x in range(20)]
 rows = []
@@ -234,7 +236,7 @@ pd.DataFrame(rows).round(4)
 # %%
 epsilon, costs = 0.05, []
 for _ in range(1000):
-    wrong = theory.tilt(rho_sft, g + epsilon * rng.choice([-1, 1], size=8), lam).p
+    wrong = gibbs.tilt(rho_sft, g + epsilon * rng.choice([-1, 1], size=8), lam).p
     costs.append(inst.regret(wrong[None], lam))
 ceiling = epsilon**2 / (2 * lam)
 print(f"largest cost {max(costs):.5f}, ceiling epsilon^2 / (2 lambda) = {ceiling:.5f}")
@@ -258,7 +260,7 @@ pd.DataFrame(rows, columns=["n", "bias", "error bar", "bound"]).round(5)
 # %% [markdown]
 # The bias has the predicted sign, lies below the bound, and falls with n, at last like 1/n. So with
 # `g` known, a value lambda log Z estimated from sampled rewrites lies too low on average, not too
-# high. `alignpro.estimators`, which reweights samples of any model, reports this bias.
+# high. `alignpro.theory.from_samples`, which reweights samples of any model, reports this bias.
 
 # %% [markdown]
 # ## Summary

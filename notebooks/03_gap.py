@@ -42,9 +42,11 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from alignpro.figures import theory as draw
 from alignpro import theory
-from alignpro import theory_figures as draw
-from alignpro.figures import use_style
+from alignpro.theory import gibbs, instances
+
+from alignpro.figures.style import use_style
 
 use_style()
 rng = np.random.default_rng(seed)
@@ -60,7 +62,7 @@ rng = np.random.default_rng(seed)
 rows = []
 for _ in range(1000):
     sizes = rng.integers([1, 2, 2], [6, 9, 9])
-    inst = draw.random_instance(rng, *sizes)
+    inst = instances.random_instance(rng, *sizes)
     sol = inst.solve(lam=10 ** rng.uniform(-2, 1), beta=10 ** rng.uniform(-2, 1))
     rows.append((sol.delta, sol.bound_paper, sol.bound_term1 + sol.bound_term2))
 gaps, bounds, terms12 = np.array(rows).T
@@ -77,7 +79,7 @@ print(f"smallest slack: {(bounds - gaps).min():.4f},  median slack: {np.median(b
 # running over five orders of magnitude.
 
 # %%
-coin, beta = draw.coin(), 1 / np.log(2)
+coin, beta = instances.coin(), 1 / np.log(2)
 rows = []
 for lam in np.geomspace(1e-3, 100, 201):
     s = coin.solve(lam=lam, beta=beta)
@@ -129,7 +131,7 @@ print(f"with the range of the reward: {2 * signed.bound_paper:.3f}")
 rewrites = np.array([[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]])
 inst = theory.Instance([1], [[0.2, 0.4, 0.4]], rewrites[:1], rewrites, [[0, 1]])
 s = inst.solve(lam=0.2, beta=1)
-wrong_term2 = s.rho_star[0] @ theory.total_variation(rewrites[0], rewrites)
+wrong_term2 = s.rho_star[0] @ gibbs.total_variation(rewrites[0], rewrites)
 wrong = s.bound_term1 + wrong_term2 - s.bound_term3
 print(f"gap {s.delta:.4f};  with rho*: {wrong:.4f};  with rho_sft (correct): {s.bound_paper:.4f}")
 
@@ -161,7 +163,7 @@ print(f"Z = {Z:.3f} is the partition function, not its logarithm")
 
 # %%
 other, frozen, r = np.array([0.9, 0.1]), np.array([0.2, 0.8]), np.array([0, 1])
-pi_star = theory.tilt(other, r, 1.0).p
+pi_star = gibbs.tilt(other, r, 1.0).p
 print(f"leashed to another model: Delta1 = {pi_star @ r - frozen @ r:+.3f}")
 flat = theory.Instance([1], [[1.0]], [[0.5, 0.5, 0]], [[0.5, 0.5, 0]], [[1, 1, 5]])
 print(f"constant on the support : Delta1 = {flat.solve(lam=1, beta=1).delta1:+.3f}")
@@ -258,9 +260,9 @@ print(f"after adding 1 to every reward: {(bounds + terms12 > 1).mean():.0%}")
 # %%
 lam = 0.5
 s, bad = coin.solve(lam, beta), np.array([[0.98, 0.01, 0.01]])
-kl_own = theory.kl_divergence(bad, coin.rho_sft)[0]
+kl_own = gibbs.kl_divergence(bad, coin.rho_sft)[0]
 T1_T2 = s.bound_term1 + s.bound_term2
-right = T1_T2 - lam * (kl_own + s.kl_reverse - theory.kl_divergence(bad, s.rho_star)[0])
+right = T1_T2 - lam * (kl_own + s.kl_reverse - gibbs.kl_divergence(bad, s.rho_star)[0])
 print(f"gap of the bad prompter: {s.J_rlhf - coin.value(bad):.3f}")
 print(f"with its own KL: {T1_T2 - lam * kl_own:.3f},  version for any prompter: {right:.3f}")
 

@@ -43,9 +43,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from alignpro.figures import theory as draw
 from alignpro import theory
-from alignpro import theory_figures as draw
-from alignpro.figures import use_style
+from alignpro.theory import gibbs, instances
+
+from alignpro.figures.style import use_style
 
 use_style()
 rng = np.random.default_rng(seed)
@@ -58,8 +60,8 @@ rng = np.random.default_rng(seed)
 # random. So an untrained prompter does harm at first, as real ones can.
 
 # %%
-base = draw.random_instance(rng, prompts=30, rewrites=12, responses=8)
-decent = theory.tilt(base.pi_F, base.reward, 0.8).p
+base = instances.random_instance(rng, prompts=30, rewrites=12, responses=8)
+decent = gibbs.tilt(base.pi_F, base.reward, 0.8).p
 pool = np.concatenate([decent[:, None], base.pi_F_rewrites[:, 1:]], axis=1)
 inst = replace(base, pi_F=decent, pi_F_rewrites=pool)
 lam, beta = 0.03, 0.5
@@ -80,7 +82,7 @@ assert sol.J_sft < sol.J_frozen < sol.J_prompter
 
 # %%
 def kl(p, q):
-    return inst.P @ theory.kl_divergence(p, q)
+    return inst.P @ gibbs.kl_divergence(p, q)
 
 
 # %%
@@ -148,7 +150,7 @@ assert all(s.bound_paper >= s.bound_jeffreys >= s.bound_mixture >= s.delta for s
 # %%
 rows = []
 for _ in range(700):
-    one = draw.random_instance(rng, 1, *rng.integers(2, 9, size=2))
+    one = instances.random_instance(rng, 1, *rng.integers(2, 9, size=2))
     s = one.solve(lam=10 ** rng.uniform(-2, 1), beta=10 ** rng.uniform(-2, 1))
     for name, bound in (("Theorem 6.1 (paper)", s.bound_paper), ("mixture bound", s.bound_mixture)):
         rows.append({"bound": name, "gap": s.delta, "value": bound})
@@ -329,7 +331,7 @@ print(f"formula {formula:.10f}, solver {tiny.lambda_c(b):.10f}")
 # %%
 rows = []
 for K in (4, 8, 16, 32, 64):
-    some = draw.random_instance(rng, 20, K, 4)
+    some = instances.random_instance(rng, 20, K, 4)
     inside = np.mean([some.in_convex_hull(x, beta=0.5) for x in range(20)])
     far = np.mean([some.hull_projection(x, t)[0] for x, t in enumerate(some.solve(1, 0.5).pi_star)])
     rows.append({"rewrites": K, "share in the hull": inside, "mean TV from the hull": far})

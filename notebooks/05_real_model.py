@@ -54,9 +54,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from alignpro import config, data, exact, models, theory
-from alignpro import theory_figures as draw
-from alignpro.figures import use_style
+from alignpro import config, data, models
+from alignpro.figures import theory as draw
+from alignpro import theory
+from alignpro.theory import gibbs, next_token
+
+from alignpro.figures.style import use_style
 
 use_style()
 rng = np.random.default_rng(seed)
@@ -106,8 +109,8 @@ assert suffixes[0] == "" and len(set(suffixes)) == len(suffixes)
 # %%
 model, tokenizer = models.load(setting.models["F1"])
 model.float()
-logits, likelihood = exact.next_token_logits(model, tokenizer, closed, suffixes)
-table = exact.next_token_table(logits)
+logits, likelihood = next_token.next_token_logits(model, tokenizer, closed, suffixes)
+table = next_token.next_token_table(logits)
 X, K, V = table.shape
 del model
 print(f"{X} prompts x {K} rewrites x {V:,} tokens = {table.size / 1e6:.1f} million probabilities")
@@ -188,7 +191,7 @@ errors["Lemma 5.1, optimal value"] = sol.J_prompter - lam * sol.kl - lam * P @ s
 
 # %%
 def kl(p, q):
-    return P @ theory.kl_divergence(p, q)
+    return P @ gibbs.kl_divergence(p, q)
 
 
 rho = rng.dirichlet(np.ones(K), size=X)
@@ -321,7 +324,7 @@ betas = np.geomspace(0.06, 10, 49)
 
 def fine_tuned(inst, reference):
     """KL and reward of fine-tuning ``reference`` [X, V] at each beta."""
-    tilts = (theory.tilt(reference, inst.reward, b) for b in betas)
+    tilts = (gibbs.tilt(reference, inst.reward, b) for b in betas)
     return np.array([[P @ t.kl, P @ (t.p * inst.reward).sum(axis=1)] for t in tilts]).T
 
 
@@ -405,7 +408,7 @@ policies = {
 
 
 def truncated(sampling):
-    pi = exact.next_token_table(logits, sampling)
+    pi = next_token.next_token_table(logits, sampling)
     alive = (pi > 0).any(axis=(0, 1))
     return theory.Instance(P, rho_sft, pi[:, 0][:, alive], pi[..., alive], reward[:, alive])
 
@@ -547,7 +550,7 @@ for ax, (name, (log, _)) in zip(axes, runs.items()):
 for name, (log, rho) in runs.items():
     print(f"{name}: regret {log['regret'].iloc[0]:.4f} -> {log['regret'].iloc[-1]:.2e}, "
           f"reward {inst.value(rho):.4f} of {sol.J_prompter:.4f}, "
-          f"TV to the optimum {P @ theory.total_variation(rho, sol.rho_star):.4f}")
+          f"TV to the optimum {P @ gibbs.total_variation(rho, sol.rho_star):.4f}")
 
 # %% [markdown]
 # Both end near the optimum of Lemma 5.1, without ever having seen its formula. Compare by the regret,

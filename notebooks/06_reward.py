@@ -14,8 +14,9 @@
 # %% [markdown]
 # # A reward that asks for different things
 #
-# **What you will know at the end.** What the reward of this book's experiments is, term by term;
-# why no constant instruction can satisfy it; and how much there is to gain, *before* any training.
+# **The question.** How much could a prompter gain, before we train one? At the end you will know the
+# reward of this book's experiments term by term, why no constant instruction can satisfy it, and how
+# large the possible gain is.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -39,27 +40,27 @@ dataset = "help"
 seed = 0
 
 # %% [markdown]
-# The paper scores responses with RM-Gemma-2B, a learned reward model. On a laptop we use a
-# *rubric*: a reward that anyone can read, so that its true value is always known. It plays the
-# oracle r\*(x, y) of the paper's Eq. 1.
+# The paper scores responses with RM-Gemma-2B, a learned reward model. On a laptop we use a *rubric*: a
+# short piece of code that anyone can read, so the true reward is always known. It takes the place of
+# the true reward r\*(x, y) in the paper's Eq. 1.
 
 # %%
 import pandas as pd
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
 from alignpro.evaluation import best_suffixes
 from alignpro.experiments import Cell
 
-figures.use_style()
+style.use_style()
 pd.set_option("display.max_colwidth", 120)
 cell = Cell(load_preset(preset), dataset, seed)
 
 # %% [markdown]
 # ## Five kinds of question
 #
-# Each of the project's three sets of prompts mixes five kinds. The kind is a field of the row. The
-# rubric reads it, the prompter never does: it has to read the prompt.
+# Each of the project's three datasets mixes five kinds of question. The kind is a field of each row.
+# The rubric reads it. The prompter never sees it and has to read the prompt.
 
 # %%
 from alignpro.data import KINDS
@@ -69,9 +70,13 @@ first = [next(p for p in prompts if p.kind == kind) for kind in KINDS]
 pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
 
 # %% [markdown]
-# Each kind wants its own form of answer: steps for a how-to, one complete sentence for a
-# definition, both options named and weighed for a choice, up to three reasons, linked by a
-# "because" or listed, for a why, and a Yes or No at the start for a closed question.
+# Each kind asks for its own form of answer:
+#
+# * a how-to asks for steps;
+# * a definition asks for one complete sentence;
+# * a choice asks for both options, weighed against each other, and a verdict;
+# * a why asks for up to three reasons, listed or introduced by "because";
+# * a closed question asks for Yes or No at the start.
 #
 # ## The rubric, term by term
 #
@@ -85,8 +90,8 @@ pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
 # Three answers to one prompt show what each term does.
 
 # %%
-from alignpro.data import Prompt
-from alignpro.generation import Response
+from alignpro.texts import Prompt
+from alignpro.texts import Response
 from alignpro.rewards import form_score, no_repetition, relevance, rubric
 
 question = Prompt("How do I boil an egg?", dataset, "train", "howto")
@@ -106,23 +111,24 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# The steps on the right subject earn most. The correct answer in the wrong form earns a quarter of
-# its relevance, and the right form on another subject earns little, however tidy it is. The form
-# rewards what can be checked in a few lines, not whether the advice is *true*: keep that in mind
-# for everything that follows.
+# Steps on the right subject earn most. The correct answer in the wrong form earns a quarter of its
+# relevance. The right form on the wrong subject earns little. The rubric rewards what a few lines of
+# code can check. It does not check whether the advice is *true*. Keep that in mind for everything
+# that follows.
 #
 # ## How much is there to gain?
 #
-# Before a prompter is trained, hand-written suffixes are tried on the validation prompts: the
-# neutral ones, which the prompter will be started from, and some written for the rubric. If one suffix were best for every kind, there would be nothing to learn from the prompt.
+# We first try hand-written suffixes on the validation prompts: the neutral ones, and some written for
+# one kind of question each. If one suffix were best for every kind, a prompter could learn nothing from
+# the prompt.
 
 # %%
 table = cell.suffix_table()
-figures.suffix_heatmap(table);
+training.suffix_heatmap(table);
 
 # %% [markdown]
-# *Mean reward on validation prompts by suffix (rows) and kind of question (columns).* Read it by
-# column: the brightest cell sits on another row for nearly every kind.
+# *Mean reward on validation prompts by suffix (rows) and kind of question (columns).* Read it column by
+# column: the brightest cell is in a different row for nearly every kind.
 
 # %%
 best, by_kind = best_suffixes(table)
@@ -132,14 +138,14 @@ print(f"no suffix: {by_suffix['(nothing)']:.3f}")
 print(f"best constant suffix: {by_suffix[best or '(nothing)']:.3f} ({best or '(nothing)'!r})")
 print(f"best suffix per kind: {means.max().mean():.3f}")
 for kind, suffix in by_kind.items():
-    print(f"  {figures.KIND_LABELS[kind]}: {suffix or '(nothing)'!r}")
+    print(f"  {style.KIND_LABELS[kind]}: {suffix or '(nothing)'!r}")
 
 # %% [markdown]
-# The first line is where we start. The second is what a prompt engineer with no knowledge of the
-# question reaches, and the third what one reaches who is told its kind (both chosen on these very
-# prompts, so both flatter themselves a little). The distance between the second and the third is
-# what only a prompter that *reads* can earn.
+# The first line is the start. The second is what one fixed suffix reaches. The third is what a suffix
+# reaches that is told the kind of each question. Both were chosen on these prompts, so both look a
+# little too good. Only a prompter that *reads* can earn the difference between the second and the
+# third.
 #
-# **Summary.** The reward is transparent and bounded, r_max = 1. No constant suffix is best for all
-# kinds, so the best constant suffix, chosen on validation prompts, is the baseline to beat, and
-# the best suffix per kind is an oracle to measure against.
+# **What was found.** The reward is transparent and bounded, with r_max = 1. No constant suffix is best
+# for all kinds. The best constant suffix, chosen on validation prompts, is the baseline to beat. The
+# best suffix per kind shows how far reading alone could take a prompter.

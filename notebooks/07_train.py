@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Training the prompter
 #
-# **What you will know at the end.** How a small prompter is trained with PPO in front of a frozen
-# LLM that is only ever asked for text; what its learning curve and its KL look like; and what it
+# **The question.** Can PPO train a prompter through a frozen LLM that only returns text? At the end you
+# will know how the training works, what its learning curve and its KL look like, and what the prompter
 # learns to write.
 
 # %% tags=["setup", "hide-cell"]
@@ -42,11 +42,11 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
 from alignpro.experiments import Cell
 
-figures.use_style()
+style.use_style()
 pd.set_option("display.max_colwidth", None)
 settings = load_preset(preset)
 cell = Cell(settings, dataset, seed)
@@ -54,12 +54,13 @@ cell = Cell(settings, dataset, seed)
 # %% [markdown]
 # ## Two models, one of them closed
 #
-# Both roles are played by the models that the preset names. The prompter ρ gets a LoRA adapter;
-# the frozen LLM π_F gets nothing, and training reads neither its weights nor its probabilities.
-# On a CPU with AMX tiles both compute in bfloat16. Where a preset says `int8`, the layers that are not
-# trained multiply in 8 bits on a CPU with AVX512-VNNI alone, and those beside the adapter in 16 where
-# it has AVX512-BF16: a step is then faster, and π_F is a slightly different, but still one fixed,
-# model. Elsewhere both compute in float32; what a run was computed in stands on its card.
+# The preset names a model for each role. The prompter ρ gets a LoRA adapter. The frozen LLM π_F gets
+# none, and training reads neither its weights nor its probabilities.
+#
+# On a CPU with AMX tiles, both models compute in bfloat16. With `int8` in the preset and AVX512-VNNI
+# but no AMX, the layers that are not trained multiply in 8 bits, and with AVX512-BF16 the layers beside
+# the adapter multiply in 16. A step is then faster, and π_F is a slightly different, but still fixed,
+# model. Otherwise both compute in float32. Each run's card records the formats that it used.
 
 # %%
 pd.DataFrame(
@@ -72,13 +73,13 @@ pd.DataFrame(
 # %% [markdown]
 # ## What the prompter is asked
 #
-# Without a meta-prompt a prompter answers the prompt instead of rewriting it (the paper's App.
-# C.1). The paper's wording is not available; ours asks for a short instruction, which is added to
-# the prompt: x' = x + suffix. A rewrite therefore always keeps x word for word. The meta-prompt is
-# the system message, and the user's message is x alone.
+# Without a meta-prompt, a prompter answers the prompt instead of rewriting it (the paper's App. C.1).
+# The paper's wording is not available. Ours asks for a short instruction, which is added to the
+# prompt: x' = x + suffix. So a rewrite always keeps x word for word. The meta-prompt is the system
+# message, and the user's message is x alone.
 
 # %%
-from alignpro.prompter import META_PROMPT, NEUTRAL_MENU
+from alignpro.texts import META_PROMPT, NEUTRAL_MENU
 
 print(META_PROMPT[settings.prompter.form])
 
@@ -94,12 +95,14 @@ pd.DataFrame({"the warm start's menu": NEUTRAL_MENU})
 # %% [markdown]
 # ## What the adapter sees
 #
-# A LoRA adapter adds B A h to what a layer computes from its input h. Before training B is zero,
-# and a gradient step for one prompt moves another the more, the more alike their A h are. At the
-# last token of a chat prompt, where the suffix is about to be written, they are nearly the same
-# for all prompts: a reward earned by one kind of question then pushes all of them, and the noise
-# of such pushes drowns what tells the kinds apart. Where the preset says `lora_centred`, A starts
-# at the principal directions in which the training prompts *differ*, without their mean.
+# A LoRA adapter adds B A h to what a layer computes from its input h. Before training, B is zero. A
+# gradient step for one prompt then changes the policy for another prompt in proportion to the
+# similarity of their A h.
+#
+# The suffix starts at the last token of a chat prompt. There, A h is nearly the same for all prompts.
+# A reward earned by one kind of question then pushes all kinds, and this noise hides what tells the
+# kinds apart. With `lora_centred` in the preset, A starts at the principal directions in which the
+# training prompts *differ*, without their mean.
 
 # %%
 import numpy as np
@@ -114,12 +117,12 @@ centre_adapter(untrained.policy, encode(ask(cell.prompts("train"))))
 views["A centred"] = adapter_similarity(untrained.policy, encode(ask(unseen)))
 del untrained  # its memory is wanted for training
 kinds = np.array([str(x.kind) for x in unseen])
-figures.similarity_maps(views, kinds);
+training.similarity_maps(views, kinds);
 
 # %% [markdown]
-# *How alike validation prompts look to the adapter before training, sorted by kind.* What is nearly
-# one colour on the left falls into blocks on the right: prompts of a kind then learn together, and
-# those of different kinds apart.
+# *How similar validation prompts look to the adapter before training, sorted by kind.* On the left,
+# nearly everything has one colour. On the right there are blocks: prompts of one kind learn together,
+# and different kinds learn separately.
 
 # %%
 same = kinds[:, None] == kinds
@@ -131,10 +134,10 @@ pd.DataFrame(rows).T.rename_axis("mean cosine").round(2)
 # %% [markdown]
 # ## The loop
 #
-# Each PPO step draws a batch of suffixes from ρ, asks π_F for an answer to each, scores the answers
-# against the original prompts, and moves ρ. The reward of a suffix is r(x, y) at its last token,
-# minus λ times the log-ratio to ρ_sft at every token, whose sum over the suffix estimates
-# λ KL(ρ‖ρ_sft). The run is kept on disk: if it is stopped, the same call goes on where it was.
+# Each PPO step samples a batch of suffixes from ρ, asks π_F for one answer to each, scores the answers
+# against the original prompts, and updates ρ. The reward of a suffix is r(x, y) at its last token, minus
+# λ times the log-ratio to ρ_sft at every token. The sum of these log-ratios over the suffix estimates
+# KL(ρ‖ρ_sft). The run is kept on disk: if it stops, the same call resumes it.
 
 # %%
 import dataclasses
@@ -148,45 +151,45 @@ episodes = metrics["episode"].iloc[-1]
 print(f"{len(metrics)} steps, {episodes} episodes, in {cell.run.folder.name}")
 
 # %%
-figures.learning_curve(metrics);
+training.learning_curve(metrics);
 
 # %% [markdown]
-# *Training batches against the PPO step: thin lines are single batches, thick lines a running
-# mean of five.* Top left is what PPO is after. Top right is the price, in nats a sequence. The two
-# panels below are the health signs to watch: entropy and variety that fall to nothing mean that
-# the policy has collapsed onto one suffix.
+# *Training batches against the PPO step: thin lines are single batches, thick lines a running mean of
+# five.* Top left is the reward, which PPO maximises. Top right is the price, the KL in nats per
+# sequence. The two lower panels are the health signs to watch: if entropy and variety fall to zero, the
+# policy has collapsed onto one suffix.
 
 # %%
 scores, kl = metrics["objective/scores"], metrics["objective/kl"]
 early, late = scores.head(5).mean(), scores.tail(5).mean()
 print(f"mean reward of a batch: {early:.3f} (first five), {late:.3f} (last five)")
-print(f"KL at the end: {kl.tail(5).mean():.2f} nats a sequence")
+print(f"KL at the end: {kl.tail(5).mean():.2f} nats per sequence")
 
 # %% [markdown]
-# These are rewards on training prompts, under sampling with exploration. What the prompter is worth
-# on prompts that it has never seen is the subject of the next chapter.
+# These are rewards on training prompts, and the policy still explores. The next chapter measures the
+# prompter on prompts that it has never seen.
 #
 # ## Where the time goes
 
 # %%
-figures.step_times(metrics);
+training.step_times(metrics);
 
 # %% [markdown]
-# *Median seconds by stage of a step.* Asking the frozen LLM and moving the prompter take the
-# most; the KL leash costs one more forward pass, since the reference is the same model with its
-# adapter switched off.
+# *Median seconds by stage of a step.* The frozen LLM's answers and the update take most of the time.
+# The KL leash costs one more forward pass, because the reference is the same model with its adapter
+# switched off.
 #
 # ## Before and after
 #
-# Three held-out prompts, drawn by the seed and not by hand: the answer to the prompt as it is, and
-# the answer to what the trained prompter makes of it.
+# Three held-out prompts, chosen at random by the seed. The table shows the answer to the prompt itself,
+# and the answer to the trained prompter's rewrite.
 
 # %%
 import random
 
 from alignpro.evaluation import evaluate, unchanged
 from alignpro.runs import stage_seed
-from alignpro.tables import text_table
+from alignpro.report.html import text_table
 
 drawn = random.Random(seed).sample(cell.prompts("test"), 3)
 rewriters = {"before": unchanged, "after": trained}
@@ -198,8 +201,8 @@ shown = shown.assign(reward=shown["reward"].map("{:.2f}".format))
 text_table(shown).hide(axis="index")
 
 # %% [markdown]
-# Two rows a prompt: what was sent to the frozen LLM, what it answered, and the reward against the
-# original prompt. Single answers are noisy, so one of three may well have got worse.
+# There are two rows per prompt. Each shows the text sent to the frozen LLM, its answer, and the reward
+# against the original prompt. Single answers are noisy, so one of the three may well be worse.
 #
 # ## What it learned to write
 
@@ -211,8 +214,8 @@ share = written.value_counts(normalize=True).groupby(level=0).head(3)
 share.rename_axis(["kind", "suffix"]).round(2).to_frame("share of its kind")
 
 # %% [markdown]
-# One suffix for each training prompt, counted by kind. Where the rows differ, the prompter has
-# learned to read what kind of question it was given, which nobody told it.
+# One suffix per training prompt, counted by kind. Where the kinds get different suffixes, the prompter
+# has learned to recognise the kind of a question. Nobody told it the kind.
 #
-# **Summary.** A LoRA adapter on a small model was trained by PPO through a frozen LLM that it can
-# only ask. The curve, the KL and the texts above come from the run that this notebook made.
+# **What was found.** PPO trained a LoRA adapter on a small model through a frozen LLM that only returns
+# text. The curve, the KL and the texts above come from this build's own run.

@@ -14,9 +14,12 @@
 # %% [markdown]
 # # Mean reward and variance on held-out prompts
 #
-# **What you will know at the end.** Whether the trained prompter earns more than no prompter on
-# prompts that chose nothing, by how much and with which uncertainty; how it compares with honest
-# baselines; and what happens to the variance.
+# **The question.** Does the trained prompter earn more on prompts that played no part in any choice? At
+# the end you will know by how much and how certainly, how it compares with fair baselines, and what
+# happens to the variance.
+#
+# This page evaluates **this build's own run**: one dataset and one seed. One run proves little.
+# [The page of all runs](11_matrix.ipynb) shows the kept runs of all datasets and seeds. Where the two differ, trust that page.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -42,13 +45,13 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
-from alignpro.evaluation import compare_runs, paired_gain, prompt_means, summary
+from alignpro.statistics import compare_runs, paired_gain, prompt_means, summary
 from alignpro.experiments import Cell
-from alignpro.matrix import reference_tables
+from alignpro.report.kept_runs import reference_tables
 
-figures.use_style()
+style.use_style()
 settings = load_preset(preset)
 cell = Cell(settings, dataset, seed)
 
@@ -57,12 +60,12 @@ cell = Cell(settings, dataset, seed)
 #
 # The paper compares *No Fine-Tuning* with *Align-Pro*. Three baselines keep the comparison honest:
 #
-# * **Untrained prompter**: ρ_sft, the warm start alone. What PPO added is measured against it.
+# * **Untrained prompter**: ρ_sft, the warm start alone. It shows what PPO added.
 # * **Best constant suffix**: the hand-written suffix that was best on the *validation* prompts.
-# * **Best suffix per kind**: an oracle, since it is told the kind of each question.
+# * **Best suffix per kind**: this baseline is told the kind of each question. The prompter is not.
 #
-# Every configuration answers every test prompt several times, at the paper's temperature and
-# truncation, and each answer comes from a rewrite of its own.
+# Every configuration answers every test prompt several times, with the paper's temperature and
+# truncation. Each answer uses a new rewrite.
 
 # %%
 table = cell.evaluate()
@@ -72,12 +75,12 @@ print(f"{size['prompts']:.0f} held-out prompts, {size['samples']:.0f} answers to
 result[["mean", "mean_low", "mean_high", "variance", "within", "across"]].round(3)
 
 # %%
-figures.mean_reward(result, dataset);
+training.mean_reward(result, dataset);
 
 # %% [markdown]
-# *Figure 2 of the paper, for the one cell trained here: mean held-out reward; bars are 95 %
-# bootstrap intervals over prompts.* The intervals of single bars overlap more than the differences
-# deserve, since all configurations answer the same prompts. The paired difference is sharper:
+# *Our counterpart of the paper's Figure 2, for this build's run: mean held-out reward, with 95 %
+# bootstrap intervals over prompts.* All configurations answer the same prompts, so the intervals of
+# single bars overlap too much. The paired difference is sharper:
 
 # %%
 resamples = settings.evaluation.resamples
@@ -94,39 +97,38 @@ gains = [paired_gain(table, "Align-Pro", name, resamples) for name in others]
 pd.DataFrame(gains, index=[f"Align-Pro − {name}" for name in others]).round(3)
 
 # %% [markdown]
-# The gain and its interval, paired by prompt: above zero where the whole interval is. The last row
-# says how far the prompter stays behind an oracle that is told what it has to find out.
+# Each row gives a difference, paired by prompt, and its interval. It is told apart from zero if the whole
+# interval is on one side. One row compares the prompter with the suffix that is told the kind.
 #
 # ## Where the gain comes from
 
 # %%
-figures.reward_by_kind(table);
+training.reward_by_kind(table);
 
 # %% [markdown]
-# *Mean reward by kind of question.* A prompter that writes the same thing everywhere would look
-# like the best constant suffix; one that reads the prompt gains on several kinds at once.
+# *Mean reward by kind of question.* A prompter that always writes the same suffix would look like the
+# best constant suffix. A prompter that reads the prompt gains on several kinds at once.
 
 # %%
 kinds = table.groupby("id")["kind"].first()
-figures.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds);
+training.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds);
 
 # %% [markdown]
-# *Each test prompt's change of mean reward.* The average hides that some prompts lose.
+# *The change of the mean reward of each test prompt.* The average hides that some prompts lose.
 #
 # ## Variance
 #
-# The paper reports that the variance of the reward falls (its Figure 3), without saying whether it
-# means the variance over the answers to one prompt or over prompts. The law of total variance
-# splits it into the two.
+# The paper reports that the variance of the reward falls (its Figure 3). It does not say whether this is
+# the variance over the answers to one prompt or over prompts. The law of total variance splits the total
+# into these two parts.
 
 # %%
-figures.reward_variance(result, dataset);
+training.reward_variance(result, dataset);
 
 # %% [markdown]
-# *Left: variance over all answers with 95 % intervals. Right: its two sources.* A reward that
-# starts low and is bounded below has little room to vary; a prompter that lifts some answers far
-# and leaves others behind then *raises* the variance. Whether it fell or rose here is printed
-# below, as found.
+# *Left: the variance over all answers, with 95 % intervals. Right: its two parts.* A reward that starts
+# low and is bounded below has little room to vary. A prompter that lifts some answers far and leaves
+# others behind then *raises* the variance. The lines below show what happened here.
 
 # %%
 before, after = result.loc["No Fine-Tuning"], result.loc["Align-Pro"]
@@ -137,16 +139,16 @@ for part in ("variance", "within", "across"):
 # %% [markdown]
 # ## More than one run
 #
-# One run proves little. Beside the run of this page stand the reference runs of other seeds that
-# lie in the repository's `results/`, each with its configuration, versions and date.
+# One run proves little. Here is this build's run beside the kept runs of the same dataset in `results/`,
+# each with its configuration, versions and date.
 
 # %%
-tables = {**reference_tables(preset, dataset), f"seed {seed}": table}
+tables = {**reference_tables(preset, dataset), "this build": table}
 runs = compare_runs(tables, resamples)
-figures.run_means(runs, f"One dot a run, held-out prompts of `{dataset}`");
+training.run_means(runs, f"One dot per run, held-out prompts of {dataset}");
 
 # %% [markdown]
-# *Mean held-out reward by configuration, one dot a training run.*
+# *Mean held-out reward by configuration, one dot per training run.*
 
 # %%
 runs.T.round(3)
@@ -161,9 +163,9 @@ ahead = (runs["Align-Pro"] > runs["Best constant suffix"]).sum()
 print(f"above the best constant suffix in {ahead} of {len(runs)} runs")
 
 # %% [markdown]
-# One column a run: mean held-out reward of each configuration, and the paired gain of Align-Pro
+# One column per run: the mean held-out reward of each configuration, and the paired gain of Align-Pro
 # over No Fine-Tuning with its standard error and 95 % interval over prompts.
 #
-# **Summary.** The prompter was judged on prompts that chose nothing, against baselines that a
-# sceptic would ask for, with intervals. The numbers above are what was found, the variance
-# included.
+# **What was found.** The numbers above are those of this build's run, on prompts that played no part in
+# any choice, beside baselines that a sceptic would ask for. The statement over all kept runs is on
+# [the page of all runs](11_matrix.ipynb).

@@ -55,12 +55,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro import figures, judging_figures
-from alignpro.experiments import RESULTS
-from alignpro.matrix import reference_tables
-from alignpro.judging import Judge, report, reward_judge, validate
+from alignpro.figures import judging, style
+from alignpro.runs import RESULTS
+from alignpro.report.kept_runs import reference_tables
+from alignpro.judging.llm_judge import Judge
+from alignpro.judging.report import report, reward_judge, validate
 
-figures.use_style()
+style.use_style()
 # The smoke preset keeps no results: the page then shows those of the cpu preset.
 results_of = preset if reference_tables(preset, dataset) else "cpu"
 runs = reference_tables(results_of, dataset)
@@ -73,7 +74,7 @@ print(f"results of the {results_of} preset, {dataset}: {', '.join(runs)}")
 # The paper names seven criteria and gives no wording; this system prompt is ours.
 
 # %%
-from alignpro.judging import SYSTEM_PROMPT
+from alignpro.judging.protocol import SYSTEM_PROMPT
 
 print(SYSTEM_PROMPT)
 
@@ -106,7 +107,7 @@ print(asked["messages"][1]["content"])
 # of the whole request, one by one: a killed run, or a second one, asks only for what is missing.
 
 # %%
-from alignpro.judging import Pair
+from alignpro.judging.protocol import Pair
 
 pair_table = table.pivot(index=["prompt", "sample"], columns="configuration", values="response")
 pairs = [
@@ -145,13 +146,13 @@ else:
 # a choice, so it is varied instead of trusted.
 
 # %%
-from alignpro.table1 import MARGIN, judged
+from alignpro.judging.paper_table import MARGIN, judged
 
 margins = (0.0, 0.02, 0.05, 0.1, 0.2)
 lines = {f"margin {m:g}": report(judged(table, "Align-Pro", "No Fine-Tuning", m)) for m in margins}
 by_margin = pd.DataFrame(lines).T
 names = ("Align-Pro", "No Fine-Tuning")
-judging_figures.verdict_shares(by_margin, names, "Reward judge, no GPT-4: shares by margin");
+judging.verdict_shares(by_margin, names, "Reward judge, no GPT-4: shares by margin");
 
 # %% [markdown]
 # *Shares of pairs that Align-Pro wins, ties and loses, by the reward judge, for five margins.* The
@@ -172,7 +173,7 @@ by_margin[["win rate", "low", "high", "at equal length", "sign test", "pairs", "
 # %%
 others = [name for name in table["configuration"].unique() if name != "Align-Pro"]
 against = pd.DataFrame({f"vs {b}": report(judged(table, "Align-Pro", b, MARGIN)) for b in others}).T
-judging_figures.win_rates(against, f"Reward judge, no GPT-4: Align-Pro, margin {MARGIN:g}");
+judging.win_rates(against, f"Reward judge, no GPT-4: Align-Pro, margin {MARGIN:g}");
 
 # %% [markdown]
 # *Win rate of Align-Pro against each baseline by the reward judge: dots with 95 % intervals over
@@ -189,7 +190,7 @@ against[["A", "tie", "B", "win rate", "low", "high", "at equal length", "sign te
 # B = No Fine-Tuning wins, by GPT-4. The paper prints A and B; the ties are 100 − A − B.
 
 # %%
-from alignpro.table1 import arrange, our_cells, paper_cells
+from alignpro.judging.paper_table import arrange, our_cells, paper_cells
 
 paper = arrange(paper_cells())
 paper
@@ -243,7 +244,7 @@ folder = RESULTS / "judge" / "smollm2-135m"
 
 # %% tags=["hide-input"]
 if live:
-    from alignpro.local_judge import measure
+    from alignpro.judging.smollm2_judge import measure
 
     measure(table, system_prompts, folder, pairs=40, max_tokens=120)
 
@@ -264,14 +265,14 @@ print(", ".join(f"{name} {card['versions'][name]}" for name in ("transformers", 
 # not a human, but here it is the definition of better.
 
 # %%
-from alignpro.local_judge import rubric_judge
+from alignpro.judging.smollm2_judge import rubric_judge
 
 gold = rubric_judge(said["our prompt"], card["dataset"], MARGIN)
 reports = pd.DataFrame(
     {"rubric": report(gold)} | {f"SmolLM2, {name}": report(t) for name, t in said.items()}
 ).T
 title = "The rubric, and SmolLM2-135M as a judge of the same pairs"
-judging_figures.verdict_shares(reports, names, title);
+judging.verdict_shares(reports, names, title);
 
 # %% [markdown]
 # *What the rubric says of the 40 pairs, and what SmolLM2 says of them under two system prompts.*
@@ -314,7 +315,7 @@ pd.DataFrame({n: quality(t, gold["preference"]) for n, t in judges.items()}).T
 # The example makes some replies readable. Whether it makes them *judgements* shows in the words:
 
 # %%
-from alignpro.verdicts import parse_verdict
+from alignpro.judging.protocol import parse_verdict
 
 example = parse_verdict(EXAMPLE_PROMPT)
 copied = read = 0
@@ -351,7 +352,7 @@ samples.groupby("asked", sort=False)[["a_first_reply", "a_first_problem"]].head(
 # `human_file`, the rubric's labels of the 40 pairs take its place.
 
 # %%
-from alignpro.judging import read_human_preferences
+from alignpro.judging.report import read_human_preferences
 
 label_file = human_file or "runs/rubric_labels.csv"
 if not human_file:

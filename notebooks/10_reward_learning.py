@@ -57,11 +57,12 @@ preference_file = ""  # JSONL or Parquet with prompt, chosen, rejected: learns f
 # %%
 import pandas as pd
 
-from alignpro import figures, reward_figures
+from alignpro.figures import rewards, style
 from alignpro.config import load_preset, load_reward_learning
-from alignpro.reward_study import read_study, run_study, study_folder
+from alignpro.reward_learning.run_study import run_study
+from alignpro.reward_learning.study import read_study, study_folder
 
-figures.use_style()
+style.use_style()
 pd.set_option("display.max_colwidth", 160)
 folder = study_folder(preset, dataset, seed)
 study_of = preset if folder.exists() else "smoke"
@@ -122,7 +123,7 @@ print(f"labels that contradict r*: {contrary:.0%}; pairs that are nearly a coin 
 
 # %%
 if preference_file:
-    from alignpro.reward_learning import learn_reward
+    from alignpro.reward_learning.learn import learn_reward
 
     mine = learn_reward(preference_file, "runs/my-reward", load_reward_learning("cpu"), seed)
     print(f"kept in runs/my-reward as {mine.name}")
@@ -140,7 +141,7 @@ else:
 
 # %%
 accuracy = study.accuracy()
-reward_figures.accuracy_curve(accuracy);
+rewards.accuracy_curve(accuracy);
 
 # %% [markdown]
 # *Held-out accuracy by number of training pairs, on prompts that no pair came from, with 95 %
@@ -170,12 +171,12 @@ print(f"of what can be known beyond a coin toss, the reward learned {learned:.0%
 # %%
 from scipy.special import expit
 
-from alignpro.reward_learning import calibration_error, reliability
+from alignpro.reward_learning.held_out import calibration_error, reliability
 
 tested = study.test_pairs
 claimed = expit(study.margins())
 by_bin = reliability(claimed, tested["first_won"].to_numpy())
-reward_figures.reliability_diagram(by_bin);
+rewards.reliability_diagram(by_bin);
 
 # %% [markdown]
 # *Claimed against observed preference on held-out pairs: dots with 95 % Wilson intervals, their
@@ -203,7 +204,7 @@ print(f"mean distance of a claimed probability from the true one: {off:.3f}")
 # %%
 shares = sorted({study.config.shares[0], 1.0})
 curves = {f"{round(s * len(pairs))} pairs": study.best_of_n(s) for s in shares}
-reward_figures.selection(curves);
+rewards.selection(curves);
 
 # %% [markdown]
 # *Gains of best-of-n by the reward learned from few pairs (left) and from all (right): squares,
@@ -230,7 +231,7 @@ import numpy as np
 
 leash = np.geomspace(1, 0.003, 12)
 tilted = study.tilted(leash)
-reward_figures.remedy(tilted);
+rewards.remedy(tilted);
 
 # %% [markdown]
 # *Gains of the optimum against the learned reward by λ: squares as claimed, dots as they are, with
@@ -256,7 +257,7 @@ print(f"of {study.rewards()[0].shape[1]} answers a prompt, {best['ess']:.1f} car
 # The rubric is computed beside it at every step and changes nothing.
 
 # %%
-reward_figures.trained_prompters(study.metrics);
+rewards.trained_prompters(study.metrics);
 
 # %% [markdown]
 # *Both rewards of the training batches against √KL, as gains over the first three batches; lines
@@ -286,7 +287,7 @@ pd.DataFrame(rows).T.round(3)
 # On held-out prompts, where nothing was optimised:
 
 # %%
-from alignpro.evaluation import paired_gain
+from alignpro.statistics import paired_gain
 
 names = [n for n in study.prompters["configuration"].unique() if n != "No Fine-Tuning"]
 measured = {}

@@ -45,18 +45,12 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import figures, matrix_figures
+from alignpro.figures import matrix, style
 from alignpro.config import load_preset
-from alignpro.evaluation import paired_gain
-from alignpro.matrix import (
-    kept_preset,
-    matrix_cards,
-    matrix_metrics,
-    matrix_summary,
-    matrix_table,
-)
+from alignpro.statistics import paired_gain
+from alignpro.report.kept_runs import kept_preset, matrix_cards, matrix_metrics, matrix_summary, matrix_table
 
-figures.use_style()
+style.use_style()
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
 cards = matrix_cards(results_of)
@@ -84,13 +78,13 @@ print("missing:", ", ".join(f"{d}/seed{s}" for d, s in wanted.difference(kept)) 
 # %%
 table = matrix_table(results_of)
 cells = matrix_summary(table, settings.evaluation.resamples)
-matrix_figures.paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward");
+matrix.paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward");
 
 # %% [markdown]
 # *Figure 2 of the paper: mean held-out reward by dataset and configuration, with 95 % intervals.*
 
 # %%
-matrix_figures.paper_figure(cells, "variance", "variance of the reward", "Variance of the reward");
+matrix.paper_figure(cells, "variance", "variance of the reward", "Variance of the reward");
 
 # %% [markdown]
 # *Figure 3 of the paper: variance of the reward over all answers, with 95 % intervals.* It splits
@@ -150,8 +144,8 @@ pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T.round(3)
 # the mean of each prompt.
 
 # %%
-order = [n for n in figures.COLORS if n in set(table["configuration"])]
-matrix_figures.reward_distributions(table, order);
+order = [n for n in style.COLORS if n in set(table["configuration"])]
+matrix.reward_distributions(table, order);
 
 # %% [markdown]
 # *Rewards of single answers.* The rubric is a product, so that an answer that misses one of its
@@ -161,8 +155,8 @@ matrix_figures.reward_distributions(table, order);
 
 # %%
 metrics = matrix_metrics(results_of)
-prompters = metrics[metrics["architecture"].str.startswith("P")]
-matrix_figures.learning_bands(prompters);
+prompters = metrics[metrics["configuration"] == "Align-Pro"]
+matrix.learning_bands(prompters);
 
 # %% [markdown]
 # *Reward and KL of training batches: the mean over runs, and the range from the lowest to the
@@ -172,7 +166,7 @@ matrix_figures.learning_bands(prompters);
 
 # %%
 shown = table[table["dataset"] == dataset]
-matrix_figures.suffix_shares(shown, ["Untrained prompter", "Align-Pro"]);
+matrix.suffix_shares(shown, ["Untrained prompter", "Align-Pro"]);
 
 # %% [markdown]
 # *Share of each suffix within a kind of question, before and after training.* A prompter that reads

@@ -48,12 +48,12 @@ import dataclasses
 import pandas as pd
 import torch
 
-from alignpro import figures
+from alignpro.figures import style, training
 from alignpro.config import load_preset
-from alignpro.matrix import matrix_cards
-from alignpro.plan import GPU, OVERHEAD, PARTS, Plan, in_gb
+from alignpro.report.kept_runs import matrix_cards
+from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan, in_gb
 
-figures.use_style()
+style.use_style()
 scale = load_preset(planned)
 
 # %% [markdown]
@@ -132,7 +132,7 @@ in_gb(plan.models(), ["weights", "checkpoint"])
 
 # %%
 stages = plan.stages()
-figures.memory_by_stage(stages, gpu.memory, f"Preset {scale.name}, computed, not measured");
+training.memory_by_stage(stages, gpu.memory, f"Preset {scale.name}, computed, not measured");
 
 # %% [markdown]
 # *Bytes of each stage, by part, one panel an architecture; computed.* For prompts of the length
@@ -335,8 +335,8 @@ in_gb(both.drop(index="evaluation", level="stage"), [c for c in both if c.starts
 # | several GPUs | `accelerate launch --num_processes 4 -m alignpro reproduce` | **no** |
 #
 # The plan itself was checked so. The counts of parameters and the bytes of a token's keys and
-# values are compared with published ones, for all the models above. Bytes are compared within 10
-# % with real runs on a CPU, for tiny models of the four architectures and for SmolLM2-135M:
+# values are compared with published ones, for all the models above. Bytes are compared within
+# 10 % with real runs on a CPU, for tiny models of the four architectures and for SmolLM2-135M:
 # weights, adapter, keys and values, the tensors of a real checkpoint (tiny models), and the peaks
 # of a real sampled batch, of the log-probabilities and of the update, as PyTorch's own allocator
 # saw them. FLOPs and bytes read are compared with arithmetic by hand.

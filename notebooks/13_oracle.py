@@ -48,21 +48,16 @@ seed = 0
 import numpy as np
 import pandas as pd
 
-from alignpro import figures, oracle, oracle_figures
+from alignpro.figures import rlhf, style, training
+from alignpro.report import rlhf_cost
 from alignpro.config import load_preset
-from alignpro.estimators import prompter_front, rlhf_front
-from alignpro.evaluation import paired_gain
-from alignpro.experiments import RESULTS
-from alignpro.matrix import (
-    kept_preset,
-    matrix_cards,
-    matrix_metrics,
-    matrix_summary,
-    matrix_table,
-)
-from alignpro.prompter import BEST_SUFFIXES
+from alignpro.theory.from_samples import prompter_front, rlhf_front
+from alignpro.statistics import paired_gain
+from alignpro.runs import RESULTS
+from alignpro.report.kept_runs import kept_preset, matrix_cards, matrix_metrics, matrix_summary, matrix_table
+from alignpro.texts import BEST_SUFFIXES
 
-figures.use_style()
+style.use_style()
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
 pair = settings.architectures[0]
@@ -75,7 +70,7 @@ def here(frame):
 
 
 table, cards = here(matrix_table(results_of)), here(matrix_cards(results_of))
-runs = oracle.spent(here(matrix_metrics(results_of)))
+runs = rlhf_cost.spent(here(matrix_metrics(results_of)))
 have_oracle = "RLHF" in set(runs["configuration"])
 
 # %%
@@ -99,7 +94,7 @@ order = ["No Fine-Tuning", "Untrained prompter", "Align-Pro", "RLHF"]
 shown = table[table["configuration"].isin(order)]
 cells = matrix_summary(shown, settings.evaluation.resamples).set_index("configuration")
 cells = cells.loc[[name for name in order if name in cells.index]]
-figures.mean_reward(cells, dataset);
+training.mean_reward(cells, dataset);
 
 # %% [markdown]
 # *Mean reward of held-out answers by configuration, with 95 % intervals over prompts and runs.*
@@ -143,7 +138,7 @@ for name, gain in gains.iterrows():
 
 # %%
 frozen = cells.loc["No Fine-Tuning", "mean"]
-oracle_figures.training_cost(runs, frozen);
+rlhf.training_cost(runs, frozen);
 
 # %% [markdown]
 # *Reward of training batches, smoothed over five, a line a run.* The dashed line is held-out reward,
@@ -168,10 +163,10 @@ machine.assign(**{"seconds a step": steps.round(1)})
 # Where machines, commits or seconds differ, tokens are the measure to go by. At equal cost, by both:
 
 # %%
-oracle.at_equal_cost(runs, "seconds").round(3)
+rlhf_cost.at_equal_cost(runs, "seconds").round(3)
 
 # %%
-oracle.at_equal_cost(runs, "tokens").round(3)
+rlhf_cost.at_equal_cost(runs, "tokens").round(3)
 
 # %% [markdown]
 # *start* and *end* are means of a run's first and last five batches; the column between them is the
@@ -238,7 +233,7 @@ else:
 
 # %%
 betas = np.geomspace(0.02, 100, 61)
-answers = oracle.answer_rewards(table, "No Fine-Tuning")
+answers = rlhf_cost.answer_rewards(table, "No Fine-Tuning")
 pi_star = rlhf_front(answers, betas)
 half = rlhf_front(answers[:, ::2], betas)
 prompts, M = answers.shape
@@ -283,15 +278,15 @@ lams = np.geomspace(0.005, 100, 61)
 fronts = []
 for by, reads in (("id", "reads the prompt"), ("kind", "reads the kind alone")):
     if suffixes[by].notna().all():
-        rewards = oracle.rewrite_rewards(suffixes, menu, by)
+        rewards = rlhf_cost.rewrite_rewards(suffixes, menu, by)
         print(f"{reads}: {rewards.shape[1]} suffixes, {rewards.shape[2]} answers each")
         for split, how in ((True, "split answers"), (False, "same answers")):
             front = prompter_front(rewards, lams, split=split)
-            fronts.append(oracle.front_table(front, "Align-Pro", f"{reads}, {how}"))
-ceiling = rlhf_front(oracle.answer_rewards(table, "Untrained prompter"), betas)
-fronts.append(oracle.front_table(ceiling, "Align-Pro", "ceiling: fine-tuned from the mixture"))
-fronts.append(oracle.front_table(pi_star, "RLHF", "π*, all answers"))
-fronts.append(oracle.front_table(half, "RLHF", "π*, half of the answers"))
+            fronts.append(rlhf_cost.front_table(front, "Align-Pro", f"{reads}, {how}"))
+ceiling = rlhf_front(rlhf_cost.answer_rewards(table, "Untrained prompter"), betas)
+fronts.append(rlhf_cost.front_table(ceiling, "Align-Pro", "ceiling: fine-tuned from the mixture"))
+fronts.append(rlhf_cost.front_table(pi_star, "RLHF", "π*, all answers"))
+fronts.append(rlhf_cost.front_table(half, "RLHF", "π*, half of the answers"))
 fronts = pd.concat(fronts, ignore_index=True)
 
 # %%
@@ -306,7 +301,7 @@ best.set_index("front")[["reward", "low", "high", "kl", "ess"]].round(3)
 # ## Trained runs on the fronts
 
 # %%
-oracle_figures.on_gibbs_fronts(fronts, runs);
+rlhf.on_gibbs_fronts(fronts, runs);
 
 # %% [markdown]
 # *Reward against the square root of KL. Lines in black and grey: the free oracles, solid where they err
@@ -331,7 +326,7 @@ pd.concat([starts, batches.add_prefix("first batches of ")]).rename("reward at K
 # at that KL (empty or absent where the samples cannot see so far):
 
 # %%
-oracle.against_fronts(oracle.last_steps(runs), fronts).T.round(3)
+rlhf_cost.against_fronts(rlhf_cost.last_steps(runs), fronts).T.round(3)
 
 # %% [markdown]
 # No run was asked for the top of a front, though. What PPO maximises is reward − λ KL, with the preset's
@@ -342,7 +337,7 @@ own = {"Align-Pro": settings.ppo.lam, "RLHF": settings.rlhf.lam}
 objective = fronts["reward"] - fronts["configuration"].map(own) * fronts["kl"]
 points = fronts.loc[objective.groupby(fronts["front"]).idxmax()]
 points = points.set_index(["configuration", "front"])
-ends = oracle.last_steps(runs).droplevel(["dataset", "architecture"]).rename(index="seed {}".format,
+ends = rlhf_cost.last_steps(runs).droplevel(["dataset", "architecture"]).rename(index="seed {}".format,
                                                                              level="seed")  # fmt: skip
 asked = pd.concat([points[["reward", "kl"]], ends.rename_axis(points.index.names)]).sort_index()
 asked["λ"] = asked.index.get_level_values("configuration").map(own)

@@ -46,10 +46,11 @@ seed = 0
 import pandas as pd
 from IPython.display import display
 
-from alignpro import tables
+from alignpro.report import examples, html
 from alignpro.config import load_preset
-from alignpro.evaluation import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples, prompt_means
-from alignpro.matrix import kept_preset, matrix_table
+from alignpro.report.examples import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples
+from alignpro.statistics import prompt_means
+from alignpro.report.kept_runs import kept_preset, matrix_table
 
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
@@ -78,7 +79,7 @@ print("not run:", ", ".join(missing) or "nothing is missing")
 # %%
 chosen = pd.concat([choose_examples(part, seed) for part in cells.values()])
 columns = ["dataset", "rule", "kind", "prompt", "own", "change", "pairs"]
-tables.text_table(chosen[columns].round(3).astype(str)).hide(axis="index")
+html.text_table(chosen[columns].round(3).astype(str)).hide(axis="index")
 
 # %% [markdown]
 # *own* is the change of the reward from No Fine-Tuning to Align-Pro in the pair that is shown below,
@@ -88,7 +89,7 @@ tables.text_table(chosen[columns].round(3).astype(str)).hide(axis="index")
 
 # %%
 for _, example in chosen[chosen["rule"] == RANDOM].iterrows():
-    display(tables.example_table(example))
+    display(examples.example_table(example))
 
 # %% [markdown]
 # *What was sent to the frozen LLM, and what it answered: on the left the prompt as it is, on the
@@ -103,7 +104,7 @@ for _, example in chosen[chosen["rule"] == RANDOM].iterrows():
 
 # %%
 for _, example in chosen[chosen["rule"] == LARGEST_GAIN].iterrows():
-    display(tables.example_table(example))
+    display(examples.example_table(example))
 
 # %% [markdown]
 # *The held-out prompt of each dataset that gained most.* The answer on the right earns more. Whether
@@ -113,7 +114,7 @@ for _, example in chosen[chosen["rule"] == LARGEST_GAIN].iterrows():
 
 # %%
 for _, example in chosen[chosen["rule"] == LARGEST_LOSS].iterrows():
-    display(tables.example_table(example))
+    display(examples.example_table(example))
 
 # %% [markdown]
 # *The held-out prompt of each dataset that lost most.*
@@ -126,7 +127,7 @@ for _, example in chosen[chosen["rule"] == LARGEST_LOSS].iterrows():
 # %%
 if settings.reward is None:
     from alignpro.data import load_prompts
-    from alignpro.generation import Response
+    from alignpro.texts import Response
     from alignpro.rewards import form_score, no_repetition, relevance
 
     rows = []

@@ -43,10 +43,10 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro import scoreboard
+from alignpro.report import scoreboard
 from alignpro.config import load_preset
-from alignpro.experiments import RESULTS
-from alignpro.matrix import kept_preset
+from alignpro.runs import RESULTS
+from alignpro.report.kept_runs import kept_preset
 
 results_of = kept_preset(preset)
 theory = scoreboard.theory_rows(instances=200, seed=seed)
@@ -72,7 +72,7 @@ verdicts.value_counts().to_frame("claims")
 # | needs the H100 | the paper's own models; this book has not run them |
 # | not run | nothing of the kind lies in `results/` |
 #
-# The rules are `theory_verdict` and `measured_verdict` in `alignpro.scoreboard`. A verdict links to
+# The rules are `theory_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. A verdict links to
 # the section of the book that treats the claim (the links work in the built book).
 #
 # ## The theory

@@ -42,11 +42,12 @@ preset = "cpu"
 # %%
 import pandas as pd
 
-from alignpro import figures, speed, speed_figures
-from alignpro.experiments import RESULTS
+from alignpro.figures import speed, style
+from alignpro.report import benchmark
+from alignpro.runs import RESULTS
 
-figures.use_style()
-benches = speed.benches(RESULTS / "bench")
+style.use_style()
+benches = benchmark.benches(RESULTS / "bench")
 columns = ["cpu", "instructions", "threads", "date", "commit", "preset", "batch", "minutes", "finished"]
 spent = [{"minutes": round(sum(b["spent"].values()) / 60, 1)} for b in benches]
 machines = [{**b["hardware"], **b, **s} for b, s in zip(benches, spent)]
@@ -88,11 +89,11 @@ def table(of):
 # on the same tokens is the subject of the chapter [The details of PPO](../book/ppo_details.md).
 
 # %%
-table(speed.step_table)
+table(benchmark.step_table)
 
 # %%
 if bench:
-    speed_figures.step_parts(speed.step_table(bench))
+    speed.step_parts(benchmark.step_table(bench))
 
 # %% [markdown]
 # *Seconds of the fastest round, by part.* *ratio* is to ours, round by round: the median, and the lowest
@@ -102,9 +103,9 @@ if bench:
 
 # %%
 if bench:
-    steps = speed.step_table(bench)
-    ours = steps.loc[speed.OURS]
-    for name, row in steps.drop(speed.OURS).iterrows():
+    steps = benchmark.step_table(bench)
+    ours = steps.loc[benchmark.OURS]
+    for name, row in steps.drop(benchmark.OURS).iterrows():
         print(f"{name}: {row['ratio']:.1f} times our seconds, "
               f"{row['peak_gb'] / ours['peak_gb']:.1f} times our memory")  # fmt: skip
     print(f"the policy's log-probabilities, computed again: {ours['policy'] / ours['total']:.0%} "
@@ -117,7 +118,7 @@ if bench:
 # by `transformers.generate` in the same precision. *alignpro* alone is as the preset has it here.
 
 # %%
-table(speed.sampling_table)
+table(benchmark.sampling_table)
 
 # %% [markdown]
 # *Ratio of tokens a second to the sampler named in the last column, round by round: the median, the
@@ -132,10 +133,10 @@ table(speed.sampling_table)
 
 # %%
 if bench:
-    speed_figures.trials(speed.trial_table(bench))
+    speed.trials(benchmark.trial_table(bench))
 
 # %%
-table(speed.trial_table)
+table(benchmark.trial_table)
 
 # %% [markdown]
 # *Time without over time with: above 1 it saves time. The dot is the median, the bar the range over
@@ -188,7 +189,7 @@ if bench:
     limits = bench["limits"]
     print(f"matrix product: {limits['fp32_gflops']:.0f} GFLOP/s in float32, "
           f"{limits['bf16_gflops']:.0f} in bfloat16; memory: {limits['gb_per_second']:.0f} GB/s")  # fmt: skip
-table(speed.limit_table)
+table(benchmark.limit_table)
 
 # %% [markdown]
 # *GFLOP and GB of weights of each part, the least seconds that they allow, which of the two sets them,

@@ -15,8 +15,9 @@ from alignpro.config import ModelSpec
 from alignpro.data import load_prompts
 from alignpro.experiments import Cell
 from alignpro.generation import Policy
-from alignpro.prompter import META_PROMPT, Prompter, add_lora
-from alignpro.reward_models import RewardModel
+from alignpro.prompter import Prompter, add_lora
+from alignpro.rewards import RewardModel
+from alignpro.texts import META_PROMPT
 
 PROMPTS = ["How do I boil an egg?", "Why?", "Tea or coffee, on a long cold winter morning?"]
 

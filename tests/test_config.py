@@ -40,14 +40,14 @@ def test_the_presets_for_a_gpu_hold_the_papers_experiment_and_a_small_one():
 
 def test_roles_of_one_model_are_run_as_the_first_of_them(smoke):
     """The paper prints one model for F1 and F2: what is left are two pairs and one oracle."""
-    assert set(config.run_as(load_preset("h100")).values()) == {("P1", "F1"), ("P2", "F1")}
-    assert all(pair == same for pair, same in config.run_as(smoke).items())
+    assert set(config.distinct_pairs(load_preset("h100")).values()) == {("P1", "F1"), ("P2", "F1")}
+    assert all(pair == same for pair, same in config.distinct_pairs(smoke).items())
     shared = {**smoke.models, "P2": smoke.models["P1"], "F1": smoke.models["P1"]}
     preset = dataclasses.replace(smoke, models=shared)
-    assert list(config.run_as(preset).values()) == [("P1", "F1"), ("P1", "F2")] * 2
+    assert list(config.distinct_pairs(preset).values()) == [("P1", "F1"), ("P1", "F2")] * 2
     pinned = {**shared, "P2": dataclasses.replace(shared["P1"], revision="v2")}
     preset = dataclasses.replace(preset, models=pinned)
-    assert all(pair == same for pair, same in config.run_as(preset).items())
+    assert all(pair == same for pair, same in config.distinct_pairs(preset).items())
 
 
 def test_an_option_that_is_not_set_leaves_no_trace_in_what_a_run_is_named_after():

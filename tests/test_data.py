@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from alignpro.data import KINDS, PROMPTS, datasets, load_prompts, read_prompts
+from alignpro.data import KINDS, datasets, load_prompts, read_prompts
+from alignpro.texts import PROMPTS
 
 EVERYTHING = [p for name in datasets() for p in read_prompts(PROMPTS / f"{name}.jsonl")]
 

@@ -27,7 +27,7 @@ from alignpro.runs import RunError
 preset, root, cut = load_preset(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 cell = lambda: Cell(preset, "help", 0, root=root)
-step = ppo.Trainer._step
+step = ppo.Trainer.step
 
 def fills_the_disk(trainer, number):
     result = step(trainer, number)
@@ -39,14 +39,14 @@ def fills_the_disk(trainer, number):
     return result
 
 if cut != "nothing":
-    ppo.Trainer._step = fills_the_disk
+    ppo.Trainer.step = fills_the_disk
     try:
         cell().train(progress=False)
     except RunError as error:
         print(error)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-        ppo.Trainer._step = step
+        ppo.Trainer.step = step
     print(*sorted(p.name for p in cell().run.folder.glob("checkpoints/*")))
 cell().train(progress=False)
 """

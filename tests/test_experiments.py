@@ -16,16 +16,16 @@ import torch
 from safetensors.torch import load_file
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec
-from alignpro.experiments import Cell
-from alignpro.matrix import (
+from alignpro.experiments import Cell, reproduce
+from alignpro.models import load
+from alignpro.report.kept_runs import (
     matrix_cards,
     matrix_metrics,
     matrix_summary,
     matrix_table,
     reference_tables,
-    reproduce,
 )
-from alignpro.models import ModelError, load
+from alignpro.sources.weights import ModelError
 
 CONFIGURATIONS = [
     "No Fine-Tuning",
@@ -83,7 +83,7 @@ def test_pairs_of_the_same_models_are_run_once(smoke, tmp_path, monkeypatch, cap
     def refuse(preset, dataset, seed, pair, root):
         raise ValueError("not here")
 
-    monkeypatch.setattr("alignpro.matrix.Cell", refuse)
+    monkeypatch.setattr("alignpro.experiments.Cell", refuse)
     models = {**smoke.models, "F2": smoke.models["F1"]}
     preset = dataclasses.replace(smoke, models=models, seeds=(0,))
     asked = reproduce(preset, tmp_path / "runs", tmp_path / "results")
@@ -176,7 +176,7 @@ def test_killed_at_any_moment_the_same_command_ends_alike(tmp_path):
     def command(runs):
         return [
             *(sys.executable, "-c"),
-            "import sys; from pathlib import Path; from alignpro.matrix import reproduce;"
+            "import sys; from pathlib import Path; from alignpro.experiments import reproduce;"
             "from alignpro.config import load_preset;"
             f"sys.exit(bool(reproduce(load_preset({str(preset)!r}), {str(runs)!r},"
             f" Path({str(runs)!r}) / 'results')))",

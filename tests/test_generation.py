@@ -9,7 +9,8 @@ from scipy.stats import chisquare
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from alignpro.config import SamplingConfig
-from alignpro.generation import Policy, sample_tokens, shared_prefix
+from alignpro.fast.cache import shared_prefix
+from alignpro.generation import Policy, sample_tokens
 
 PROMPTS = ["How do I boil an egg?", "Why?", "Tea or coffee, on a long cold winter morning?"]
 

@@ -1,6 +1,7 @@
 """The house: one source of pins, paired notebooks, layers that import downwards, loud failures."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 
 import alignpro  # noqa: E402
 import book  # noqa: E402
@@ -32,10 +32,7 @@ def test_a_pair_has_not_drifted(source):
     committed = nbformat.read(source.with_suffix(".ipynb"), 4)
     written = jupytext.read(source)
 
-    def content(notebook):
-        return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
-
-    assert content(committed) == content(written), "run `make notebooks`"
+    assert book.content(committed) == book.content(written), "run `make notebooks`"
     assert [c.id for c in committed.cells] == [c.id for c in book.paired(source).cells]
     assert not any(c.get("outputs") for c in committed.cells)
 
@@ -46,6 +43,19 @@ def test_every_figure_has_a_caption_below_it(source):
     for cell, below in zip(cells, cells[1:]):
         if cell.cell_type == "code" and cell.source.rstrip().endswith(";"):
             assert book.caption(below), f"no caption, and so no alt text, below\n{cell.source}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_no_line_of_prose_is_a_myst_comment(source):
+    """MyST drops a line that starts with a percent sign."""
+    for cell in book.paired(source).cells:
+        if cell.cell_type == "markdown":
+            assert not [line for line in cell.source.splitlines() if line.lstrip().startswith("%")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda p: p.stem)
+def test_no_line_of_a_page_is_a_myst_comment(path):
+    assert not [line for line in path.read_text().splitlines() if line.lstrip().startswith("% ")]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
@@ -111,31 +121,83 @@ def test_a_badge_and_the_cell_behind_it_fetch_the_same_release():
     assert all(f'release = "{branch}"' in source.read_text() for source in SOURCES)
 
 
-LAYERS = {
-    "gibbs": 0, "checks": 0, "solution": 0, "theory": 0, "estimators": 0, "config": 0,
-    "hub_data": 0, "data": 1, "models": 1, "runs": 1, "theory_figures": 5, "figures": 5,
-    "generation": 2, "logprobs": 3, "rewards": 3, "prompter": 3, "exact": 3, "ppo": 3,
-    "evaluation": 4, "reward_models": 3, "preferences": 3,
-    "reward_learning": 4, "reward_study": 6, "reward_figures": 6,
-    "replies": 0, "endpoint": 3,
-    "win_rates": 0, "verdict_store": 0, "verdicts": 0, "judge": 3, "judging": 4,
-    "local_judge": 5, "table1": 6, "judging_figures": 6, "matrix_figures": 6,
-    "tables": 0, "theory_claims": 5, "measured_claims": 6, "scoreboard": 6,
-    "ledger": 0, "stages": 4, "plan": 5, "speed": 0, "speed_figures": 5,
-    "oracle": 6, "oracle_figures": 6,
-    "experiments": 5, "matrix": 6, "__main__": 6, "__init__": 6,
-}  # fmt: skip
+# The core in reading order: a module imports only what comes before it.
+CORE = (
+    *("texts", "config", "devices", "runs", "models", "data", "generation", "prompter", "rewards"),
+    *("ppo", "evaluation", "statistics", "experiments", "__main__"),
+)
+# What each folder may import of ours, beside itself; `core/NAME` is one module of the core.
+ALLOWED = {
+    "core": {"fast", "sources"},
+    "fast": {"core/devices", "core/config"},
+    "sources": {"core/config", "core/texts", "core/runs"},
+    "theory": set(),
+    "judging": {"core", "fast", "sources"},
+    "scale": {"core", "fast", "sources"},
+    "reward_learning": {"core", "fast", "sources", "theory"},
+    "report": {"core", "fast", "sources", "theory", "judging", "scale", "reward_learning"},
+    "figures": set(),
+}
+# Two modules of the theory measure a sampled model.
+ALLOWED_BY_MODULE = {
+    "theory/from_samples": {"core/statistics"},
+    "theory/next_token": {"core/config", "core/generation", "fast"},
+}
+MODULES = sorted((ROOT / "alignpro").rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "alignpro").glob("*.py")), ids=lambda p: p.stem)
-def test_imports_point_downwards(path):
-    imported = set()
+def place(path):
+    """The folder of a module ("core" for the top one) and its name."""
+    parts = path.relative_to(ROOT / "alignpro").with_suffix("").parts
+    return (parts[0] if len(parts) > 1 else "core"), parts[-1]
+
+
+def imported(path):
+    """The (folder, module) of everything of ours that `path` imports, also within functions."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("alignpro"):
-            names = [a.name for a in node.names] if node.module == "alignpro" else []
-            imported |= {node.module.split(".")[1]} if "." in node.module else set(names)
-    for name in imported & LAYERS.keys():
-        assert LAYERS[name] <= LAYERS[path.stem], f"{path.stem} imports {name}, a layer above"
+            base = ROOT.joinpath(*node.module.split("."))
+            targets = (
+                [base.with_suffix(".py")]
+                if base.with_suffix(".py").exists()
+                else [base / f"{alias.name}.py" for alias in node.names]
+            )
+            found |= {place(target) for target in targets if target.exists()}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: "/".join(place(p)))
+def test_a_module_imports_only_what_its_folder_may(path):
+    folder, name = place(path)
+    allowed = ALLOWED[folder] | ALLOWED_BY_MODULE.get(f"{folder}/{name}", set())
+    for other, module in imported(path):
+        if (folder, name) == ("core", "__main__"):
+            continue
+        if folder == other == "core":
+            assert CORE.index(module) < CORE.index(name), f"{name} imports {module}, which is later"
+        elif folder != other:
+            within = other in allowed or f"{other}/{module}" in allowed
+            assert within, f"{folder}/{name} may not import {other}/{module}"
+
+
+def test_the_figures_import_their_style_alone():
+    for path in MODULES:
+        if place(path)[0] == "figures":
+            assert imported(path) <= {("figures", "style")}, path
+
+
+def test_the_imports_have_no_circle():
+    waiting = {place(path): imported(path) - {place(path)} for path in MODULES}
+    while waiting:
+        free = {module for module, needs in waiting.items() if not needs & waiting.keys()}
+        assert free, f"these modules import each other in a circle: {sorted(waiting)}"
+        waiting = {module: needs for module, needs in waiting.items() if module not in free}
+
+
+def test_the_core_can_be_read_in_an_afternoon():
+    lines = [len(path.read_text().splitlines()) for path in MODULES if place(path)[0] == "core"]
+    assert sum(lines) <= 2950
 
 
 def fresh(code):
@@ -146,9 +208,13 @@ def fresh(code):
     ("module", "kept_out"),
     [
         ("alignpro", ("torch", "numpy", "transformers")),
-        ("alignpro.theory", ("torch", "scipy", "pandas")),
+        ("alignpro.theory.instance", ("torch", "scipy", "pandas")),
         ("alignpro.config", ("torch",)),
         ("alignpro.data", ("torch", "datasets")),
+        ("alignpro.report.kept_runs", ("torch", "peft", "openai")),
+        ("alignpro.report.scoreboard", ("torch", "peft", "openai")),
+        ("alignpro.report.rlhf_cost", ("torch", "peft", "openai")),
+        ("alignpro.judging.paper_table", ("torch", "peft", "openai")),
     ],
 )
 def test_light_modules_import_nothing_heavy(module, kept_out):
@@ -208,6 +274,46 @@ def test_an_unchanged_notebook_is_skipped_and_a_changed_one_is_not(small_book, c
     (small_book / "results").mkdir()
     (small_book / "results" / "new.csv").write_text("1")
     assert book.execute("smoke")["01_good.ipynb"] is not None
+
+
+def test_an_executed_notebook_that_was_altered_is_executed_again(small_book):
+    nbformat.write(notebook_with("1 + 1"), small_book / "notebooks" / "01_good.ipynb")
+    book.execute("smoke")
+    path = small_book / "_build" / "executed" / "smoke" / "01_good.ipynb"
+    executed = nbformat.read(path, 4)
+    executed.cells[-1].outputs[0].data["text/plain"] = "3"
+    nbformat.write(executed, path)
+    assert book.execute("smoke")["01_good.ipynb"] is not None
+    assert nbformat.read(path, 4).cells[-1].outputs[0].data["text/plain"] == "2"
+
+
+def test_pairing_never_overwrites_a_notebook_that_was_edited(small_book):
+    source = small_book / "notebooks" / "01_good.py"
+    source.write_text("# %%\n1 + 1\n")
+    book.pair()
+    target = source.with_suffix(".ipynb")
+    edited = nbformat.read(target, 4)
+    edited.cells[0].source = "1 + 2"
+    nbformat.write(edited, target)
+    os.utime(target, (source.stat().st_mtime + 10,) * 2)
+    with pytest.raises(SystemExit, match="was edited after 01_good.py"):
+        book.pair()
+    assert nbformat.read(target, 4).cells[0].source == "1 + 2"
+    os.utime(source, (source.stat().st_mtime + 20,) * 2)
+    book.pair()
+    assert nbformat.read(target, 4).cells[0].source == "1 + 1"
+
+
+def test_a_second_build_at_the_same_time_is_refused(small_book):
+    with book.only_build(), pytest.raises(SystemExit, match="another build is running"):
+        with book.only_build():
+            pass
+
+
+def test_another_jupyter_book_is_refused_by_name(small_book, monkeypatch):
+    monkeypatch.setattr(book.metadata, "version", lambda name: "2.0.0")
+    with pytest.raises(SystemExit, match="Jupyter Book 2.0.0 cannot build this book"):
+        book.render(small_book)
 
 
 def test_a_caption_becomes_the_alt_text_of_the_figure_above_it():

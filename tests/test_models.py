@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignpro import models
+from alignpro import devices, models
 from alignpro.config import ModelSpec, load_preset
-from alignpro.models import Bf16Linear, Int8Linear, PackedLinear, arithmetic, to_bf16, to_fast
+from alignpro.fast import linears
+from alignpro.fast.linears import Bf16Linear, Int8Linear, PackedLinear, arithmetic, to_bf16, to_fast
 from alignpro.prompter import add_lora
 
 INT8 = ModelSpec("tiny:llama", int8=True)
@@ -92,12 +94,12 @@ def test_no_eight_bit_products_where_the_cpu_has_no_instruction_for_them(load_ti
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     model = to_fast(load_tiny("llama")[0], INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
-    assert arithmetic(model) == [str(models.dtype()).split(".")[1]]
+    assert arithmetic(model) == [str(devices.dtype()).split(".")[1]]
 
 
 def test_no_eight_bit_products_beside_a_gpu(load_tiny, monkeypatch, few_bits_cpu):
     model, _ = load_tiny("llama")
-    monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(linears, "device", lambda: torch.device("cuda"))
     to_fast(model, INT8)
     assert not any(isinstance(m, Int8Linear) for m in model.modules())
 
@@ -191,14 +193,14 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_float32(monkeypatch, computes
         "is_bf16_supported",
         lambda including_emulation=True: including_emulation or computes,
     )
-    assert models.dtype() is expected
+    assert devices.dtype() is expected
 
 
 @pytest.mark.slow
 def test_processes_wait_for_one_another_longer_than_an_evaluation_takes():
     """Alone in its group, as `torchrun` starts it: the time after which a silent peer is dead."""
     code = (
-        "import torch; from alignpro.models import process; process(); "
+        "import torch; from alignpro.devices import process; process(); "
         "group = torch.distributed.group.WORLD; cpu = torch.device('cpu'); "
         "print(group._get_backend(cpu).options._timeout.total_seconds())"
     )
@@ -229,3 +231,22 @@ def test_the_head_is_multiplied_once_and_not_row_by_row(load_tiny, rows):
     with torch.no_grad(), Watch():
         model(ids, logits_to_keep=1)
     assert any("mm" in name for name in products) and "aten::bmm" not in products
+
+
+def test_a_random_source_has_the_configs_shapes_and_the_same_weights_each_time(tmp_path):
+    tiny = models.location(ModelSpec("tiny:llama"))
+    for path in Path(tiny).iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = torch.random.get_rng_state()
+    first, tokenizer = models.load(ModelSpec(f"random:{tmp_path}"), precision=torch.bfloat16)
+    second, _ = models.load(ModelSpec(f"random:{tmp_path}"), precision=torch.bfloat16)
+    known = models.load(ModelSpec("tiny:llama"))[0].state_dict()
+    assert {n: t.shape for n, t in first.state_dict().items()} == {
+        n: t.shape for n, t in known.items()
+    }
+    assert first.dtype == torch.bfloat16 and not first.training
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], tensor, rtol=0, atol=0)
+    assert torch.equal(torch.random.get_rng_state(), before), "the caller's noise has moved"
+    assert tokenizer.decode(tokenizer.encode("kept", add_special_tokens=False)) == "kept"

@@ -278,7 +278,7 @@ def quiet(**changes) -> dict:
 def test_a_frozen_run_is_reported_once():
     moving, still = quiet(), quiet(**{"policy/clipfrac_avg": 0.002})
     history = [moving] * 3 + [still] * (ppo.FROZEN_STEPS + 3)
-    told = [ppo.warnings(history[:n]) for n in range(1, len(history) + 1)]
+    told = [ppo.warnings_for(history[:n]) for n in range(1, len(history) + 1)]
     assert sum(map(len, told)) == 1
     assert "frozen" in told[3 + ppo.FROZEN_STEPS - 1][0]
 
@@ -292,11 +292,11 @@ def test_a_run_that_made_up_its_mind_is_not_frozen():
 
 
 def test_a_broken_kl_and_a_collapse_are_reported():
-    (broken,) = ppo.warnings([quiet(**{"objective/kl": -0.6})])
+    (broken,) = ppo.warnings_for([quiet(**{"objective/kl": -0.6})])
     assert "-0.60 < 0" in broken
-    (collapsed,) = ppo.warnings([quiet(**{"val/distinct_outputs": 0.04})])
+    (collapsed,) = ppo.warnings_for([quiet(**{"val/distinct_outputs": 0.04})])
     assert "collapsed" in collapsed
-    assert ppo.warnings([quiet()]) == []
+    assert ppo.warnings_for([quiet()]) == []
 
 
 @settings(max_examples=50, deadline=None)

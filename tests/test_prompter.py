@@ -8,9 +8,6 @@ from sklearn.decomposition import PCA
 from alignpro.data import load_prompts
 from alignpro.generation import Policy
 from alignpro.prompter import (
-    BEST_SUFFIXES,
-    META_PROMPT,
-    NEUTRAL_MENU,
     Prompter,
     adapter_inputs,
     adapter_similarity,
@@ -19,6 +16,7 @@ from alignpro.prompter import (
     merge_adapter,
     save_prompter,
 )
+from alignpro.texts import BEST_SUFFIXES, META_PROMPT, NEUTRAL_MENU
 
 
 def test_a_suffix_keeps_the_prompt_word_for_word():

@@ -11,9 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec, load_preset
 from alignpro.experiments import Cell
-from alignpro.models import ModelError
-from alignpro.reward_models import RewardModel
-from alignpro.rewards import rubric
+from alignpro.rewards import RewardModel, rubric
+from alignpro.sources.weights import ModelError
 
 PAIRS = [
     ("How do I boil an egg?", "Put it into boiling water for eight minutes."),

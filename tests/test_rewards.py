@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpro.data import KINDS, Prompt
-from alignpro.generation import Response
+from alignpro.data import KINDS
 from alignpro.rewards import complete_sentences, form_score, no_repetition, relevance, rubric
+from alignpro.texts import Prompt, Response
 
 
 def prompt(kind, text="Should I buy or rent a bicycle?"):

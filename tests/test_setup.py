@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 
 import keep_installed  # noqa: E402
 import try_setup  # noqa: E402

@@ -19,10 +19,11 @@ from trl_adapter import PPOTrainer, run_trl
 
 from alignpro import models, ppo
 from alignpro.config import ModelSpec, SamplingConfig
-from alignpro.generation import Policy, Response
-from alignpro.logprobs import forward, make_batch
+from alignpro.fast.logprobs import forward, make_batch
+from alignpro.generation import Policy
 from alignpro.prompter import add_lora
 from alignpro.runs import Run
+from alignpro.texts import Response
 
 PROMPTS = [
     "Name a fruit.",

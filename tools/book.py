@@ -7,6 +7,7 @@ python tools/book.py --preset cpu      execute what changed, then build _build/h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import re
@@ -14,10 +15,12 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import jupytext
 import nbformat
+from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -42,16 +45,32 @@ def paired(source: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def content(notebook) -> list[tuple]:
+    """What a reader can edit in a notebook: the type, source and tags of each cell."""
+    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+
+
 def pair() -> None:
-    """Write every `.ipynb` anew from its `.py`."""
+    """Write every `.ipynb` from its `.py`.
+
+    Exits with a message if an `.ipynb` holds other cells and is newer than its `.py`: then somebody
+    edited it, and the edit would be lost.
+    """
     for source in sorted(NOTEBOOKS.glob("*.py")):
-        target = source.with_suffix(".ipynb")
-        nbformat.write(paired(source), target)
+        target, notebook = source.with_suffix(".ipynb"), paired(source)
+        newer = target.exists() and target.stat().st_mtime > source.stat().st_mtime
+        if newer and content(nbformat.read(target, 4)) != content(notebook):
+            raise SystemExit(
+                f"{target} was edited after {source.name}. To keep the edit, run "
+                f"`jupytext --update --to py:percent {target}`; to drop it, delete {target.name}. "
+                "Then run this command again"
+            )
+        nbformat.write(notebook, target)
         print(f"paired {target.relative_to(ROOT)}")
 
 
 def freshness(source: Path, parameters: dict) -> str:
-    """A hash of all that an executed notebook depends on: cells, parameters, package, results."""
+    """A hash of everything an executed notebook depends on: cells, parameters, package, results."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     depends = [source, ROOT / "constraints.txt"]
     for folder in ("alignpro", "results"):
@@ -62,10 +81,24 @@ def freshness(source: Path, parameters: dict) -> str:
     return digest.hexdigest()
 
 
-def execute(preset: str) -> dict[str, float | None]:
-    """Execute each notebook that is not current; seconds by name, None where it was skipped.
+def fingerprint(notebook) -> str:
+    """A hash of an executed notebook's cells with their outputs."""
+    return hashlib.sha256(json.dumps(notebook.cells, sort_keys=True).encode()).hexdigest()
 
-    Exits with status 1 at the first failing cell, leaving the partial notebook to look at.
+
+def is_current(target: Path, key: str) -> bool:
+    """Whether `target` was executed under `key` and has not been altered since."""
+    if not target.exists():
+        return False
+    notebook = nbformat.read(target, 4)
+    known = notebook.metadata.get("alignpro", {})
+    return known == {"key": key, "fingerprint": fingerprint(notebook)}
+
+
+def execute(preset: str) -> dict[str, float | None]:
+    """Execute each notebook that is not current; the seconds by name, None for a skipped one.
+
+    Exits with status 1 at the first failing cell, and keeps the partial notebook.
     """
     import papermill
 
@@ -76,7 +109,7 @@ def execute(preset: str) -> dict[str, float | None]:
     for source in sorted(NOTEBOOKS.glob("*.ipynb")):
         target, partial = executed / source.name, executed / f"{source.stem}.partial.ipynb"
         key = freshness(source, parameters)
-        if target.exists() and nbformat.read(target, 4).metadata.get("alignpro_key") == key:
+        if is_current(target, key):
             print(f"skipped  {source.name}: cells, preset, package and results are unchanged")
             spent[source.name] = None
             continue
@@ -96,19 +129,19 @@ def execute(preset: str) -> dict[str, float | None]:
             print(f"\n{error}\n\nFAILED {source.name}: look at {partial}", file=sys.stderr)
             raise SystemExit(1) from None
         done = nbformat.read(partial, 4)
-        done.metadata["alignpro_key"] = key
+        done.metadata["alignpro"] = {"key": key, "fingerprint": fingerprint(done)}
         nbformat.write(done, partial)
-        partial.rename(target)
+        partial.replace(target)
         spent[source.name] = time.perf_counter() - start
         print(f"executed {source.name} in {spent[source.name]:.0f} s", flush=True)
     return spent
 
 
 def check_completed(path: Path) -> None:
-    """Raise RuntimeError for a notebook with a code cell that did not complete or lost its figure.
+    """Raise RuntimeError if a code cell did not complete or lost its figure.
 
-    Rendering happens with execution off, so a failed cell would be published under a green build.
-    A cell that ends in `;` draws: under the wrong backend it would complete and show nothing.
+    The book is rendered with execution off, so it would show a failed cell without any warning. A
+    cell that ends in `;` draws a figure; with the wrong backend it would complete and show nothing.
     """
     for index, cell in enumerate(nbformat.read(path, 4).cells):
         status = cell.metadata.get("papermill", {}).get("status")
@@ -121,7 +154,7 @@ def check_completed(path: Path) -> None:
 
 
 def describe_figures(notebook) -> None:
-    """Give each figure the caption below it as its text for readers who do not see it."""
+    """Use the caption below each figure as its text for readers who cannot see it."""
     for cell, below in zip(notebook.cells, notebook.cells[1:]):
         text = caption(below)
         if text and any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
@@ -129,7 +162,7 @@ def describe_figures(notebook) -> None:
 
 
 def caption(cell) -> str | None:
-    """The italic sentence that a markdown cell opens with, where it does."""
+    """The italic sentence at the start of a markdown cell, or None."""
     found = re.match(r"\*([^*].*?)\*", cell.source, re.DOTALL)
     return " ".join(found[1].split()) if found and cell.cell_type == "markdown" else None
 
@@ -137,7 +170,7 @@ def caption(cell) -> str | None:
 def stage(preset: str) -> Path:
     """Collect config, table of contents, prose and executed notebooks in `_build/src`.
 
-    Files that did not change keep their time, so that Sphinx renders only what did.
+    Unchanged files keep their time, so that Sphinx renders only what changed.
     """
     target = BUILD / "src"
     wanted: dict[Path, bytes] = {}
@@ -165,15 +198,35 @@ def stage(preset: str) -> Path:
 
 
 def render(source: Path) -> Path:
-    """Render the staged tree with warnings as errors; the path of the page to open."""
+    """Render the staged tree with warnings as errors. Returns the page to open.
+
+    Exits with a message for another Jupyter Book than version 1, or if the book did not build.
+    """
+    version = metadata.version("jupyter-book")
+    if not version.startswith("1."):
+        raise SystemExit(
+            f"Jupyter Book {version} cannot build this book: install the version pinned in "
+            "constraints.txt with `./install.sh`"
+        )
     page = BUILD / "html" / "index.html"
     page.unlink(missing_ok=True)
     program = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", str(source)]
     command += ["--path-output", str(ROOT), "-W", "-n", "--keep-going", "-q"]
     if subprocess.run(command, cwd=ROOT).returncode or not page.exists():
-        raise SystemExit("the book did not build: the warnings above say where")
+        raise SystemExit("the book did not build; see the warnings above")
     return page
+
+
+@contextlib.contextmanager
+def only_build():
+    """Hold the build folder; exits with a message if another build holds it."""
+    BUILD.mkdir(exist_ok=True)
+    try:
+        with FileLock(BUILD / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise SystemExit(f"another build is running in {BUILD}: wait until it has ended") from None
 
 
 def main() -> None:
@@ -185,9 +238,12 @@ def main() -> None:
     if arguments.pair:
         return pair()
     start = time.perf_counter()
-    spent = execute(arguments.preset)
-    executed = time.perf_counter()
-    page = render(stage(arguments.preset))
+    with only_build():
+        spent = execute(arguments.preset)
+        executed = time.perf_counter()
+        # A build left by a crash between two renders is taken for current by Sphinx.
+        shutil.rmtree(BUILD / "src" / "_build", ignore_errors=True)
+        page = render(stage(arguments.preset))
     skipped = sum(seconds is None for seconds in spent.values())
     print(
         f"\nnotebooks {executed - start:.0f} s ({len(spent) - skipped} executed, {skipped} skipped)"
@@ -197,6 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # A build left by a crash between two renders is taken for current by Sphinx.
-    shutil.rmtree(BUILD / "src" / "_build", ignore_errors=True)
     main()

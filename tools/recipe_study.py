@@ -46,9 +46,9 @@ import pandas as pd
 
 from alignpro.config import Preset, load_preset
 from alignpro.evaluation import best_suffixes, constant, evaluate
-from alignpro.experiments import RESULTS, Cell
-from alignpro.prompter import BEST_SUFFIXES, NEUTRAL_MENU
-from alignpro.runs import provenance, stage_seed
+from alignpro.experiments import Cell
+from alignpro.runs import RESULTS, provenance, stage_seed
+from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
 
 DATASET = "help"
 SAMPLES = 12

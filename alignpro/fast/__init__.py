@@ -1,0 +1,1 @@
+"""What makes training and sampling quick: log-probabilities, fast linear layers, the cache."""

@@ -1,0 +1,241 @@
+"""Log-probabilities of sampled completions, with as little work as their batch allows.
+
+Three things are computed once instead of many times: what all queries share (the meta-prompt),
+padding (rows of similar length run together), and the trunk, that is, the layers below the first
+adapted one, which is the same for the policy, its reference and every PPO epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from transformers.cache_utils import DynamicCache
+
+from alignpro.fast.cache import left_pad, shared_prefix
+from alignpro.fast.linears import decoder
+
+GROUP = 24  # rows of similar length that run together
+
+
+@dataclass
+class Trunk:
+    """Inputs of layer `first`: of the shared prefix [1, S, H], and of each row's own tokens."""
+
+    first: int
+    prefix: torch.Tensor | None
+    rows: list[torch.Tensor]
+
+
+@dataclass
+class Batch:
+    """Token ids of queries and sampled completions; completions are padded on the right."""
+
+    queries: list[list[int]]
+    tokens: torch.Tensor  # [B, T]
+    mask: torch.Tensor  # [B, T], True on sampled tokens, the end of sequence among them
+    shared: int  # length of the queries' common prefix
+    trunk: Trunk | None = None
+
+    def rows(self, index: torch.Tensor) -> Batch:
+        """The sub-batch of `index`, its padding trimmed."""
+        mask, picks = self.mask[index], index.tolist()
+        width = int(mask.sum(-1).max())
+        trunk = self.trunk
+        if trunk is not None:
+            trunk = replace(trunk, rows=[trunk.rows[i] for i in picks])
+        queries = [self.queries[i] for i in picks]
+        return Batch(queries, self.tokens[index, :width], mask[:, :width], self.shared, trunk)
+
+
+def make_batch(
+    queries: list[list[int]], completions: Sequence[Sequence[int]], pad_id: int, device
+) -> Batch:
+    """A Batch from token ids."""
+    width = max(map(len, completions))
+    rows = [list(c) + [pad_id] * (width - len(c)) for c in completions]
+    lengths = torch.tensor([len(c) for c in completions], device=device)
+    mask = torch.arange(width, device=device) < lengths[:, None]
+    return Batch(queries, torch.tensor(rows, device=device), mask, shared_prefix(queries))
+
+
+def forward(
+    model, batch: Batch, pad_id: int, group: int = GROUP, entropy: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Log-probabilities [B, T] of the sampled tokens, hidden states [B, T, H], entropies [B, T].
+
+    All are 0 on padding; only the first carries gradients: the critic reads the trunk without
+    moving it. Entropies, which cost as much as the log-probabilities, come where `entropy` asks
+    for them, else None. `group` rows of similar length run together.
+    """
+    width = batch.tokens.shape[1]
+    order = _by_length(batch)
+    parts = []
+    for index in order.split(group):
+        part = batch.rows(index)
+        with attention_with_fast_backward(model):
+            logp, hidden = _forward_group(model, part, pad_id)
+        own = part.mask[..., None]
+        columns = [logp.gather(-1, part.tokens[..., None]) * own, hidden.detach() * own]
+        if entropy:
+            columns.append(-(logp.detach().exp() * logp.detach()).sum(-1, keepdim=True) * own)
+        missing = width - part.tokens.shape[1]
+        parts.append([nn.functional.pad(column, (0, 0, 0, missing)) for column in columns])
+    back = order.argsort()
+    logp, hidden, *spread = (torch.cat(tensors)[back] for tensors in zip(*parts))
+    return logp[..., 0], hidden, spread[0][..., 0] if entropy else None
+
+
+def _by_length(batch: Batch) -> torch.Tensor:
+    lengths = torch.tensor([len(q) for q in batch.queries])
+    return lengths.argsort(stable=True).to(batch.tokens.device)
+
+
+@contextmanager
+def attention_with_fast_backward(model) -> Iterator[None]:
+    """Within: attention in plain products where a CPU computes in bf16, else the model's own.
+
+    The fused one's backward pass takes several times as long there. Also without gradients, so that
+    a policy before its first update has the log-probabilities that it is compared with.
+    """
+    inner = decoder(model)
+    if inner.device.type != "cpu" or inner.dtype != torch.bfloat16:
+        yield
+        return
+    own = inner.config._attn_implementation
+    inner.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(own)
+
+
+def _forward_group(model, batch: Batch, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities [B, T, V] of each next token, and final hidden states [B, T, H]."""
+    width = batch.tokens.shape[1]
+    out = _run(model, batch, pad_id, logits_to_keep=width + 1, output_hidden_states=True)
+    hidden = out.hidden_states[-1][:, -width - 1 : -1]
+    return out.logits[:, :-1].float().log_softmax(-1), hidden.float()
+
+
+def _run(model, batch: Batch, pad_id: int, **options):
+    """One pass over queries and completions; gradients flow through the shared prefix too.
+
+    `model` may also be the decoder alone.
+    """
+    device, size = batch.tokens.device, len(batch.tokens)
+    cache, shared, trunk = DynamicCache(), batch.shared, batch.trunk
+    if shared:
+        prefix = torch.tensor([batch.queries[0][:shared]], device=device)
+        with _starting_at(model, trunk, trunk and trunk.prefix):
+            decoder(model)(prefix, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(size)
+    own, own_mask = left_pad([q[shared:] for q in batch.queries], pad_id, device)
+    mask = torch.cat([own_mask.new_ones(size, shared), own_mask, batch.mask.long()], dim=-1)
+    with _starting_at(model, trunk, trunk and _padded(batch, own.shape[1])):
+        return model(
+            torch.cat([own, batch.tokens], dim=-1),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, shared:],
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        )
+
+
+def _padded(batch: Batch, own_width: int) -> torch.Tensor:
+    """The rows of the trunk laid out like the input: queries to the left, completions after."""
+    width = own_width + batch.tokens.shape[1]
+    first = batch.trunk.rows[0]
+    states = first.new_zeros(len(batch.queries), width, first.shape[-1])
+    for row, (query, own) in enumerate(zip(batch.queries, batch.trunk.rows)):
+        start = own_width - (len(query) - batch.shared)
+        states[row, start : start + len(own)] = own
+    return states
+
+
+def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
+    """`batch` with its trunk computed, so that `forward` runs the adapted layers only.
+
+    Where the first layer is adapted already, or none is, there is no trunk to share.
+    """
+    layers = decoder(model).layers
+    adapted = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    if adapted[0] or not any(adapted):
+        return batch
+    first = adapted.index(True)
+    rows: list[torch.Tensor | None] = [None] * len(batch.queries)
+    prefix = None
+    for index in _by_length(batch).split(group):
+        part = batch.rows(index)
+        seen: list[torch.Tensor] = []
+        # What the adapted layers would return is not needed.
+        kept = [*layers[:first], _Keep(seen), *(_Pass() for _ in layers[first + 1 :])]
+        with torch.no_grad(), _swapped(model, kept):
+            _run(decoder(model), part, pad_id)
+        *before, states = seen
+        prefix = before[0] if before else None
+        own_width = states.shape[1] - part.tokens.shape[1]
+        for row, i in enumerate(index.tolist()):
+            start = own_width - (len(batch.queries[i]) - batch.shared)
+            stop = own_width + int(batch.mask[i].sum())
+            rows[i] = states[row, start:stop].clone()
+    return replace(batch, trunk=Trunk(first, prefix, rows))
+
+
+class _Pass(nn.Module):
+    """Stands in for a layer that has nothing left to do."""
+
+    def forward(self, hidden_states, **kwargs):
+        return hidden_states
+
+
+class _Keep(_Pass):
+    """Notes what would enter the first adapted layer."""
+
+    def __init__(self, seen: list[torch.Tensor]):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, hidden_states, **kwargs):
+        self.seen.append(hidden_states)
+        return hidden_states
+
+
+class _Feed(_Pass):
+    """Stands in for the first layer: hands on known states and keeps the cache's length."""
+
+    def __init__(self, states: torch.Tensor):
+        super().__init__()
+        self.states = states
+
+    def forward(self, hidden_states, past_key_values=None, **kwargs):
+        length = self.states.new_zeros(*self.states.shape[:1], 1, self.states.shape[1], 1)
+        past_key_values.update(length, length, 0)
+        return self.states
+
+
+@contextmanager
+def _swapped(model, layers: list[nn.Module]) -> Iterator[None]:
+    inner = decoder(model)
+    whole, inner.layers = inner.layers, nn.ModuleList(layers)
+    try:
+        yield
+    finally:
+        inner.layers = whole
+
+
+@contextmanager
+def _starting_at(model, trunk: Trunk | None, states: torch.Tensor | None) -> Iterator[None]:
+    """Within: the model's pass begins at the trunk's end, with `states`."""
+    if trunk is None:
+        yield
+        return
+    whole = decoder(model).layers
+    # Every layer keeps its index: the mask and the cache are chosen by it.
+    skipped = [_Feed(states), *(_Pass() for _ in range(trunk.first - 1))]
+    with _swapped(model, [*skipped, *whole[trunk.first :]]):
+        yield

@@ -1,0 +1,66 @@
+"""Colours, labels and the style that all figures share."""
+
+from __future__ import annotations
+
+import seaborn as sns
+
+COLORS = {
+    "No Fine-Tuning": "#7f7f7f",
+    "Untrained prompter": "#56B4E9",
+    "Best constant suffix": "#E69F00",
+    "Best suffix per kind (oracle)": "#CC79A7",
+    "Best of 4 rewrites": "#F0B27A",
+    "Best of 16 rewrites": "#D55E00",
+    "Align-Pro": "#0072B2",
+    "RLHF": "#009E73",
+}
+
+
+KIND_LABELS = {
+    "howto": "how-to",
+    "definition": "definition",
+    "choice": "choice",
+    "reason": "reason",
+    "yesno": "yes or no",
+}
+
+
+STEP_LABELS = {
+    "rollout": "rollout",
+    "frozen": "frozen LLM",
+    "reward": "reward",
+    "policy": "policy and values",
+    "reference": "reference",
+    "update": "update",
+}
+
+
+def verbatim(text: str, longest: int = 72) -> str:
+    """Prepare a text that a model wrote for a label: on one line, cut short, never a formula.
+
+    Matplotlib would typeset what is between two `$`, and stop where that is no formula.
+    """
+    line = " ".join(text.split())
+    line = line if len(line) <= longest else line[: longest - 1] + "…"
+    return line.replace("$", r"\$")
+
+
+def use_style() -> None:
+    """The book's look, for every figure that follows."""
+    sns.set_theme(
+        style="whitegrid",
+        context="notebook",
+        rc={
+            "figure.facecolor": "white",
+            "axes.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "grid.color": "#e6e6e6",
+            "legend.frameon": False,
+        },
+    )

@@ -1,0 +1,144 @@
+"""A judge on this machine: `transformers serve` with SmolLM2, and how poor a judge it is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+
+from alignpro.data import load_prompts
+from alignpro.judging.llm_judge import Judge
+from alignpro.judging.report import reward_judge
+from alignpro.rewards import rubric
+from alignpro.runs import provenance, write_json
+from alignpro.sources.weights import smollm2_folder
+from alignpro.texts import Response
+
+PROGRAM = "from transformers.cli.transformers import main; main()"
+SERVER_VERSIONS = ("openai", "fastapi", "uvicorn")
+
+
+class ServerError(RuntimeError):
+    """A server that did not start; the message repeats the end of its log."""
+
+
+@contextmanager
+def local_server(model: Path, patience: float = 180.0) -> Iterator[tuple[str, str]]:
+    """Serve the model in the folder `model`; gives (base_url, name of the model), stops at the end.
+
+    `transformers serve` needs fastapi and uvicorn, answers one request after another, and ignores
+    `response_format` and `n` without a word. Raises ServerError where it ends, or does not answer
+    within `patience` seconds.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    # Started beside the folder, so that the name of the model is not a path of this machine.
+    command = [sys.executable, "-c", PROGRAM, "serve", model.name]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=model.parent,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            end = time.monotonic() + patience
+            while not _answers(address):
+                if server.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    raise ServerError(f"`transformers serve` did not start:\n{log.read()[-2000:]}")
+                time.sleep(0.2)
+            yield f"{address}/v1", model.name
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def measure(
+    table: pd.DataFrame, system_prompts: dict[str, str], folder: Path, pairs: int, max_tokens: int
+) -> None:
+    """SmolLM2's verdicts on the first samples of `table`, a file a system prompt in `folder`.
+
+    `table` is an evaluation table, of which the first `pairs` prompts count: A is Align-Pro, B is
+    No Fine-Tuning; ended_a and ended_b say whether a response was cut off, which the rubric reads.
+    `card.json` says how it was done.
+    """
+    first = table[table["sample"] == 0].set_index("prompt")
+    a, b = (first[first["configuration"] == n] for n in ("Align-Pro", "No Fine-Tuning"))
+    prompts = list(a.index[:pairs])
+    asked = [(p, a["response"][p], b["response"][p]) for p in prompts]
+    folder.mkdir(parents=True, exist_ok=True)
+    with local_server(smollm2_folder()) as (url, model):
+        for name, system in system_prompts.items():
+            judge = Judge(
+                model,
+                url,
+                "none",
+                system=system,
+                max_tokens=max_tokens,
+                concurrency=1,
+                timeout=600,
+                max_unreadable=None,  # how many replies are no verdict is what the page shows
+            )
+            said = judge.compare(asked, "runs/local_judge.sqlite")
+            said.insert(3, "ended_a", a["ended"][prompts].tolist())
+            said.insert(4, "ended_b", b["ended"][prompts].tolist())
+            partial = folder / "verdicts.partial"
+            said.to_json(partial, orient="records", lines=True, force_ascii=False)
+            partial.rename(folder / f"{name.replace(' ', '_')}.jsonl")
+    dataset = a["dataset"].iloc[0]
+    write_json(folder / "card.json", card(model, dataset, system_prompts, pairs, max_tokens))
+
+
+def rubric_judge(said: pd.DataFrame, dataset: str, margin: float) -> pd.DataFrame:
+    """What the rubric of today says of the pairs of a stored table, as the reward judge."""
+    by_text = {str(prompt): prompt for prompt in load_prompts(dataset, "test")}
+    prompts = [by_text[text] for text in said["prompt"]]
+    rewards = [
+        rubric(prompts, [Response(y, bool(e)) for y, e in zip(said[side], said[f"ended_{side}"])])
+        for side in ("a", "b")
+    ]
+    pairs = zip(said["prompt"], said["a"], said["b"])
+    return reward_judge(pairs, *(r.tolist() for r in rewards), margin)
+
+
+def card(
+    model: str, dataset: str, system_prompts: dict[str, str], pairs: int, max_tokens: int
+) -> dict:
+    """What the verdicts were made of: the judge, its settings, versions, hardware and date."""
+    facts = provenance()
+    facts["versions"] |= {name: metadata.version(name) for name in SERVER_VERSIONS}
+    return {
+        "judge": model,
+        "dataset": dataset,
+        "server": "transformers serve, CPU",
+        "temperature": 0,
+        "max_tokens": max_tokens,
+        "pairs": pairs,
+        "orders": 2,
+        "system_prompts": system_prompts,
+        **facts,
+    }

@@ -1,0 +1,98 @@
+"""The matrix of a preset, architecture × dataset × seed: running it, and reading what it left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from alignpro.runs import RESULTS
+from alignpro.statistics import summary
+
+# What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
+TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
+
+
+def _card(path: Path) -> dict:
+    """The card of the run that the file `path` belongs to."""
+    return json.loads((path.parent / "card.json").read_text(encoding="utf-8"))
+
+
+def reference_tables(
+    preset_name: str, dataset: str, results: Path = RESULTS, architecture: str = "P1F1"
+) -> dict:
+    """Evaluation tables of the runs in `results/`, by "seed 0", "seed 1", ...; none is no error."""
+    folder = results / preset_name / dataset / architecture
+    found = sorted(folder.glob("seed*/evaluation.parquet"))
+    return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}
+
+
+def kept_preset(preset_name: str, results: Path = RESULTS) -> str:
+    """The preset whose runs a page shows: `preset_name`, or "cpu" where that keeps none."""
+    return preset_name if (results / preset_name).is_dir() else "cpu"
+
+
+def matrix_table(
+    preset_name: str, results: Path = RESULTS, files: Sequence[str] = ("evaluation", "best_of")
+) -> pd.DataFrame:
+    """Every held-out response in `results/`, one row each, with its `architecture` and `seed`.
+
+    `frozen` is the role of the frozen LLM. `files` names the tables of each run that are read. The
+    oracle's architecture is the frozen LLM alone. Raises FileNotFoundError where nothing has been
+    run.
+    """
+    tables = [
+        pd.read_parquet(path).assign(
+            architecture=path.parts[-3], frozen=_card(path)["architecture"][-1]
+        )
+        for name in files
+        for path in sorted((results / preset_name).glob(f"*/*/seed*/{name}.parquet"))
+    ]
+    if not tables:
+        raise FileNotFoundError(
+            f"no results of the preset {preset_name!r} in {results}: run "
+            f"`python -m alignpro reproduce --preset {preset_name}`"
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def matrix_summary(table: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """`evaluation.summary` of every architecture × dataset, a row a configuration.
+
+    An oracle's rows stand in every architecture with its frozen LLM.
+    """
+    oracle = table["configuration"] == "RLHF"
+    parts = []
+    for (pair, dataset), part in table[~oracle].groupby(["architecture", "dataset"], sort=False):
+        same_frozen = table["frozen"] == part["frozen"].iloc[0]
+        beside = oracle & same_frozen & (table["dataset"] == dataset)
+        part = summary(pd.concat([part, table[beside]]), resamples).reset_index()
+        parts.append(part.assign(architecture=pair, dataset=dataset))
+    return pd.concat(parts, ignore_index=True)
+
+
+def matrix_cards(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+    """The card of every run in `results/`, a row each: what was run, when, where, how long."""
+    paths = sorted((results / preset_name).glob("*/*/seed*/card.json"))
+    return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+    """Every training step in `results/`, one row each, with the cell that it belongs to.
+
+    The cell is `architecture`, `dataset`, `seed` and `configuration` ("Align-Pro" or "RLHF").
+    """
+    return pd.concat(
+        [
+            pd.read_json(path, lines=True).assign(
+                architecture=path.parts[-3],
+                configuration=TRAINED[_card(path)["configuration"]],
+                dataset=path.parts[-4],
+                seed=int(path.parts[-2].removeprefix("seed")),
+            )
+            for path in sorted((results / preset_name).glob("*/*/seed*/metrics.jsonl"))
+        ],
+        ignore_index=True,
+    )

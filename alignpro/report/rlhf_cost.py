@@ -1,0 +1,115 @@
+"""The RLHF oracle beside the prompter: what each run cost, and samples for the free oracles.
+
+Everything is computed from the tables and metrics in `results/`; nothing is generated or trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from alignpro.runs import STEP_PARTS
+from alignpro.statistics import reward_array
+from alignpro.theory.from_samples import Front
+from alignpro.theory.gibbs import Array
+
+RUN = ["configuration", "dataset", "architecture", "seed"]
+
+
+def spent(metrics: pd.DataFrame) -> pd.DataFrame:
+    """`metrics` (of `matrix_metrics`) with what each run had cost after each of its steps.
+
+    Adds cumulative `seconds` (of training itself, as the cards count them) and `tokens` (generated,
+    by the policy and by the frozen LLM that answers it).
+    """
+    step = metrics.assign(
+        seconds=metrics[list(STEP_PARTS)].sum(axis=1), tokens=metrics["val/generated_tokens"]
+    )
+    return metrics.join(step.groupby(RUN)[["seconds", "tokens"]].cumsum())
+
+
+def at_equal_cost(runs: pd.DataFrame, cost: str, window: int = 5) -> pd.DataFrame:
+    """Training reward of each run at its start, at the least total cost of any run, and at its end.
+
+    `runs` comes from `spent`, `cost` is "seconds" or "tokens"; each reward is a mean over `window`
+    batches.
+    """
+    groups = runs.groupby(RUN)
+    budget = groups[cost].max().min()
+    rows = {}
+    for name, run in groups:
+        score, within = run["objective/scores"], run[cost] <= budget
+        rows[name] = {
+            f"{cost} in all": run[cost].iloc[-1],
+            "start": score.head(window).mean(),
+            f"after {budget:,.0f} {cost}": score[within].tail(window).mean(),
+            "end": score.tail(window).mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(RUN)
+
+
+def last_steps(runs: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
+    """Mean reward and mean KL (nats a completion) of each run's last `steps` batches."""
+    last = runs.groupby(RUN).tail(steps)
+    means = last.groupby(RUN)[["objective/scores", "objective/kl"]].mean()
+    return means.set_axis(["reward", "kl"], axis=1)
+
+
+def answer_rewards(table: pd.DataFrame, configuration: str) -> Array:
+    """Rewards [X, M] of the M answers that all runs of one configuration gave to each prompt.
+
+    Raises ValueError where some prompt has fewer answers than others.
+    """
+    return np.concatenate(list(reward_array(table, configuration)), axis=1)
+
+
+def rewrite_rewards(table: pd.DataFrame, suffixes: Sequence[str], by: str = "id") -> Array:
+    """Rewards [X, N, M] of M answers to X prompts with each of N suffixes, all runs pooled.
+
+    `table` holds the suffix tables of several runs, which ask the same frozen LLM. With `by` "kind"
+    the X rows are kinds of question, for a prompter that reads no more of a prompt: the halves that
+    `estimators.prompter_front` makes of their answers then stem from different prompts where each
+    kind has an even number. M is what every row has. Raises ValueError where a row lacks a suffix.
+    """
+    part = table[table["configuration"].isin(suffixes)]
+    part = part.sort_values(["seed", "sample", "id"], kind="stable")
+    answer = part.groupby([by, "configuration"]).cumcount()
+    wide = part.assign(answer=answer).pivot(
+        index=[by, "configuration"], columns="answer", values="reward"
+    )
+    rows = part[by].nunique()
+    if len(wide) != rows * len(suffixes):
+        raise ValueError(f"not every {by} was answered with each of the {len(suffixes)} suffixes")
+    return wide.dropna(axis="columns").to_numpy().reshape(rows, len(suffixes), -1)
+
+
+def front_table(front: Front, configuration: str, name: str) -> pd.DataFrame:
+    """`front` as a table, a row a temperature, for `oracle_figures.on_gibbs_fronts`."""
+    return pd.DataFrame(
+        {
+            "configuration": configuration,
+            "front": name,
+            "temperature": front.temperature,
+            "kl": front.kl,
+            "reward": front.reward,
+            "low": front.reward_interval[:, 0],
+            "high": front.reward_interval[:, 1],
+            "ess": front.ess,
+        }
+    )
+
+
+def against_fronts(ends: pd.DataFrame, fronts: pd.DataFrame) -> pd.DataFrame:
+    """`ends` (of `last_steps`) with the reward of each front of its configuration at a run's KL.
+
+    `fronts` are tables of `front_table`. NaN where the KL is beyond what a front's samples can see.
+    """
+    columns = {}
+    for (configuration, name), front in fronts.groupby(["configuration", "front"], sort=False):
+        front = front.sort_values("kl")
+        mine = ends.index.get_level_values("configuration") == configuration
+        at = np.interp(ends["kl"].clip(lower=0), front["kl"], front["reward"], right=np.nan)
+        columns[name] = np.where(mine, at, np.nan)
+    return ends.assign(**columns).dropna(axis="columns", how="all")

@@ -1,0 +1,161 @@
+"""Reward learning (Eq. 1): a Bradley–Terry reward model, fitted to preferences by TRL.
+
+An encoder with a scalar head reads the pair (prompt, response); TRL's RewardTrainer minimises
+−log σ(r(x, chosen) − r(x, rejected)). What comes out is a checkpoint that `RewardModel` loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
+
+from alignpro import devices, models
+from alignpro.config import ModelSpec, RewardLearningConfig
+from alignpro.reward_learning.preferences import read_preferences
+from alignpro.rewards import RewardModel
+from alignpro.runs import RunError, digest, provenance, write_json
+from alignpro.sources.weights import minilm_folder
+
+
+def learn_reward(
+    preferences,
+    folder: str | Path,
+    config: RewardLearningConfig,
+    seed: int,
+    base: str | Path | None = None,
+    progress: bool = True,
+) -> RewardModel:
+    """The reward model learned from `preferences` (see `read_preferences`), kept in `folder`.
+
+    `base` is an encoder, by default MiniLM: a directory or a Hub id, without a chat template, since
+    the model reads the text pair (prompt, response). A finished `folder` is loaded, a training that
+    was stopped goes on from its last epoch. Raises RunError where `folder` holds a model learned
+    from something else, PreferenceError for preferences that cannot be used.
+    """
+    folder, base = Path(folder), str(base or minilm_folder())
+    table, dropped = read_preferences(preferences)
+    settings = {f: getattr(config, f) for f in ("epochs", "batch_size", "learning_rate")}
+    base_name = models.identity(ModelSpec(base))
+    key = digest(table.to_dict("list"), base_name, settings, seed)
+    if not folder.exists():
+        started = time.perf_counter()
+        work = folder.with_name(f"{folder.name}-{key}.training")
+        trainer = _trainer(table, base, work, settings, seed, progress)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+        card = {"key": key, "base": base_name, "seed": seed, **settings}
+        card |= {"pairs": len(table), "dropped": dropped, **provenance()}
+        card["versions"] |= {name: metadata.version(name) for name in ("trl", "datasets")}
+        card["seconds"] = round(time.perf_counter() - started, 1)
+        _publish(trainer, card, folder)
+        shutil.rmtree(work)
+    if json.loads((folder / "card.json").read_text())["key"] != key:
+        raise RunError(
+            f"{folder} holds a reward model learned from other preferences or settings: "
+            "choose another folder, or delete that one"
+        )
+    return RewardModel(ModelSpec(str(folder)))
+
+
+def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: int, progress: bool):
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    # The trainer's collator hands over no segment ids: the saved tokenizer must not either, or
+    # the model would be asked for scores on inputs that it was not trained on.
+    names = ["input_ids", "attention_mask"]
+    tokenizer = AutoTokenizer.from_pretrained(base, model_input_names=names)
+    if tokenizer.chat_template is not None:
+        raise RunError(f"{base}: has a chat template; reward learning here takes an encoder")
+    prompts = table["prompt"].tolist()
+    ids = {
+        f"{side}_ids": tokenizer(prompts, table[side].tolist(), truncation=True)["input_ids"]
+        for side in ("chosen", "rejected")
+    }
+    arguments = RewardConfig(
+        output_dir=str(work),
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        max_length=None,
+        seed=seed,
+        use_cpu=devices.device().type == "cpu",
+        bf16=False,
+        activation_checkpointing=False,
+        dataloader_pin_memory=False,
+        save_strategy="epoch",
+        save_total_limit=2,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=not progress,
+    )
+    trainer = RewardTrainer(
+        _with_head(base, seed),
+        arguments,
+        train_dataset=Dataset.from_dict(ids),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _with_head(base: str, seed: int) -> torch.nn.Module:
+    """The encoder `base` with a scalar head on top, which alone starts at random."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would warn of the missing head
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            num_labels=1,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    transformers_logging.set_verbosity(verbosity)
+    encoder = [k for k in report["missing_keys"] if k.startswith(f"{model.base_model_prefix}.")]
+    if missing := sorted(key for key in encoder if "pooler" not in key):
+        raise RunError(f"{base}: no weights for {missing[0]}, which would start at random")
+    return model
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint in `work`: the trainer writes its state last."""
+    whole = [p.parent for p in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+
+
+def _publish(trainer, card: dict, folder: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    trainer.model.save_pretrained(partial, safe_serialization=True)
+    trainer.processing_class.save_pretrained(partial)
+    write_json(partial / "card.json", card)
+    partial.rename(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledReward:
+    """A learned reward in the unit of r*: the model's logits times the `scale` of its labels.
+
+    λ then prices KL as it does under r*. A constant a prompt stays unknown, as Bradley–Terry
+    leaves it; it changes no comparison within a prompt.
+    """
+
+    model: RewardModel
+    scale: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name}-x{self.scale:g}"
+
+    def __call__(self, prompts, responses) -> torch.Tensor:
+        return self.scale * self.model(prompts, responses)

@@ -1,0 +1,141 @@
+"""Running a reward study: pairs → reward models → prompters trained on the learned reward.
+
+Every stage keeps a file and is skipped where that exists. A small plain copy of all goes into
+`results/reward_learning/`, which the book reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from alignpro.config import Preset, RewardLearningConfig, described
+from alignpro.evaluation import evaluate, unchanged
+from alignpro.experiments import Cell
+from alignpro.reward_learning.learn import ScaledReward, learn_reward
+from alignpro.reward_learning.preferences import as_preferences, menu_suffixes
+from alignpro.reward_learning.study import column, labelled, study_folder
+from alignpro.rewards import rubric
+from alignpro.runs import RESULTS, code_digest, digest, provenance, stage_seed, write_json
+
+
+def run_study(
+    preset: Preset,
+    config: RewardLearningConfig,
+    dataset: str,
+    seed: int,
+    root: str | Path = "runs",
+    results: Path = RESULTS,
+    progress: bool = True,
+) -> Path:
+    """Run the study (or go on with it) and return the folder of its results.
+
+    Work is kept under `root` in a folder named after all that determines it. Raises what `Cell`
+    and `learn_reward` raise.
+    """
+    facts = {"preset": described(preset), "learning": dataclasses.asdict(config)}
+    name = f"reward-learning-{preset.name}-{dataset}-s{seed}-{digest(facts, code_digest())}"
+    work = Path(root) / name
+    work.mkdir(parents=True, exist_ok=True)
+    cell = Cell(preset, dataset, seed, reward=rubric, root=root)
+
+    seen = {}
+    for split, samples in (("train", config.train_samples), ("test", config.test_samples)):
+        seen[split] = _kept(work / f"{split}.parquet", _responses, cell, split, samples, progress)
+    learned = _learned(seen["train"], work, config, seed, progress)
+    scored = _kept(work / "scored.parquet", _scored, seen["test"], learned)
+
+    reward = ScaledReward(learned[1.0], config.scale)
+    cells = {lam: _prompter_cell(preset, lam, dataset, seed, reward, root) for lam in config.lams}
+    prompters = {f"λ = {lam:g}": one.train(progress) for lam, one in cells.items()}
+    evaluated = _kept(work / "prompters.parquet", _evaluated, cell, prompters, reward, progress)
+
+    card = {"preset": preset.name, "dataset": dataset, "seed": seed}
+    card["reward_models"] = {share: _card(work / column(share)) for share in config.shares}
+    card["prompters"] = {lam: _card(one.run.folder) for lam, one in cells.items()}
+    steps = [
+        {"lam": lam, **row} for lam, one in cells.items() for row in one.run.read("metrics.jsonl")
+    ]
+    tables = {"train": seen["train"], "test": scored, "prompters": evaluated}
+    target = study_folder(preset.name, dataset, seed, results)
+    _export(target, tables, steps, facts, {**card, **provenance()})
+    return target
+
+
+def _export(target: Path, tables: dict, steps: list[dict], facts: dict, card: dict) -> None:
+    """Write all files of a study beside `target`, then put them in its place."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, table in tables.items():
+        table.to_parquet(partial / f"{name}.parquet", index=False)
+    (partial / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    write_json(partial / "config.json", facts)
+    write_json(partial / "card.json", card)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _kept(path: Path, made: Callable[..., pd.DataFrame], *arguments) -> pd.DataFrame:
+    """The table at `path`, made from `arguments` where it is not there."""
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        made(*arguments).to_parquet(partial, index=False)
+        partial.rename(path)
+    return pd.read_parquet(path)
+
+
+def _responses(cell: Cell, split: str, samples: int, progress: bool) -> pd.DataFrame:
+    """Answers of π_F to prompts of `split` under the menu's suffixes, with their gold reward."""
+    seed = stage_seed(cell.seed, "pairs", split)
+    rewriters, prompts = {"menu": menu_suffixes}, cell.prompts(split)
+    table = evaluate(rewriters, cell.frozen, rubric, prompts, samples, seed, progress)
+    return table.drop(columns="configuration")
+
+
+def _learned(
+    responses: pd.DataFrame, work: Path, config: RewardLearningConfig, seed: int, progress: bool
+) -> dict:
+    """A reward model for each share of the labelled pairs."""
+    pairs = as_preferences(labelled(responses, config.scale, seed, "train"))
+    return {
+        share: learn_reward(
+            pairs.head(round(share * len(pairs))),
+            work / column(share),
+            config,
+            seed,
+            progress=progress,
+        )
+        for share in config.shares
+    }
+
+
+def _scored(responses: pd.DataFrame, learned: dict) -> pd.DataFrame:
+    prompts, texts = responses["prompt"].tolist(), responses["response"].tolist()
+    scores = {column(share): model(prompts, texts).numpy() for share, model in learned.items()}
+    return responses.assign(**scores)
+
+
+def _prompter_cell(
+    preset: Preset, lam: float, dataset: str, seed: int, reward: ScaledReward, root: str | Path
+) -> Cell:
+    """The preset's cell with another λ and the learned reward, the gold one beside it."""
+    leashed = dataclasses.replace(preset, ppo=dataclasses.replace(preset.ppo, lam=lam))
+    return Cell(leashed, dataset, seed, reward=reward, root=root, gold=rubric)
+
+
+def _evaluated(cell: Cell, prompters: dict, reward: ScaledReward, progress: bool) -> pd.DataFrame:
+    """Held-out answers under each prompter, drawn as it was trained, with both rewards."""
+    rewriters = {"No Fine-Tuning": unchanged, **prompters}
+    seed, samples = stage_seed(cell.seed, "prompters"), cell.preset.evaluation.samples
+    table = evaluate(rewriters, cell.frozen, rubric, cell.prompts("test"), samples, seed, progress)
+    return table.assign(proxy=reward(table["prompt"].tolist(), table["response"].tolist()).numpy())
+
+
+def _card(folder: Path) -> dict:
+    return json.loads((folder / "card.json").read_text())

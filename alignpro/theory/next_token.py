@@ -1,0 +1,84 @@
+"""One-token answers: the exact distribution of a real model's next token, as a table.
+
+If the answer is a single token, π_F(·|x') is a softmax over the vocabulary: nothing is sampled, and
+`alignpro.theory.instance` applies to a language model unchanged. X prompts, K suffixes, V
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache
+
+from alignpro.config import SamplingConfig
+from alignpro.fast.cache import left_pad, shared_prefix
+from alignpro.generation import filter_logits
+
+
+@torch.inference_mode()
+def next_token_logits(
+    model, tokenizer, prompts: Sequence[str], suffixes: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Logits [X, K, V] of the answer's first token, and the log-likelihood [X, K] of each suffix.
+
+    A rewrite is the prompt with a suffix after a space; the suffix "" is the prompt itself. The
+    likelihood is the model's own, of continuing the user's message so and then ending the turn, in
+    nats per token. One prompt at a time: its tokens are computed once, its rewrites as a batch.
+    """
+    logits, likelihoods = [], []
+    for prompt in prompts:
+        rewrites = [f"{prompt} {suffix}" if suffix else str(prompt) for suffix in suffixes]
+        chats = [[{"role": "user", "content": text}] for text in rewrites]
+        encoded = [
+            tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False)
+            for c in chats
+        ]
+        shared = shared_prefix(encoded)
+        own = [row[shared:] for row in encoded]
+        ids, mask = left_pad(own, tokenizer.pad_token_id, model.device)
+        cache = DynamicCache()
+        first = model(ids.new_tensor([encoded[0][:shared]]), past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(own))
+        seen = torch.cat([mask.new_ones(len(own), shared), mask], dim=-1)
+        positions = (seen.cumsum(-1) - 1)[:, shared:]
+        out = model(ids, attention_mask=seen, position_ids=positions, past_key_values=cache).logits
+        logits.append(out[:, -1].float().cpu().numpy())
+        opening = first.logits[0, -1].double().log_softmax(-1)
+        likelihoods.append(_mean_log_likelihood(opening, out, own))
+    return np.stack(logits), np.array(likelihoods)
+
+
+def _mean_log_likelihood(
+    opening: torch.Tensor, logits: torch.Tensor, own: list[list[int]]
+) -> list[float]:
+    """Mean log-probability of each row's tokens; ``opening`` [V] is that of the first one."""
+    means = []
+    for row, tokens in zip(logits, own):
+        after = row[-len(tokens) : -1].double().log_softmax(-1)
+        follow = after[torch.arange(len(tokens) - 1), tokens[1:]].sum()
+        means.append(float(opening[tokens[0]] + follow) / len(tokens))
+    return means
+
+
+def next_token_table(
+    logits: NDArray[np.float32], sampling: SamplingConfig | None = None
+) -> NDArray[np.float64]:
+    """Probabilities [X, K, V] from ``logits``, by a softmax in float64.
+
+    With ``sampling``, those of the policy that draws with its temperature, top-k and top-p.
+    """
+    table = np.zeros(logits.shape)
+    for x, rows in enumerate(torch.from_numpy(logits)):
+        kept, ids = rows, None
+        if sampling is not None:
+            kept, ids = filter_logits(rows, sampling.temperature, sampling.top_k, sampling.top_p)
+        p = kept.double().softmax(-1).numpy()
+        if ids is None:
+            table[x] = p
+        else:
+            np.put_along_axis(table[x], ids.numpy(), p, axis=-1)
+    return table

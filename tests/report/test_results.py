@@ -1,0 +1,131 @@
+"""The committed results: made by today's preset, and recomputable from the texts they keep."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from alignpro.config import described, load_preset, load_reward_learning
+from alignpro.data import load_prompts
+from alignpro.figures.matrix import reward_distributions
+from alignpro.report.kept_runs import reference_tables
+from alignpro.reward_learning.study import column, read_study
+from alignpro.rewards import rubric
+from alignpro.runs import RESULTS
+from alignpro.statistics import compare_runs
+from alignpro.texts import Response
+
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/*/seed*/card.json"))
+
+
+STUDIES = sorted(path.parent for path in RESULTS.glob("reward_learning/*/card.json"))
+
+
+def named(folder: Path) -> str:
+    return "/".join(folder.parts[-4:])
+
+
+def test_the_whole_matrix_of_the_cpu_preset_is_kept():
+    preset = load_preset("cpu")
+    wanted = {
+        f"cpu/{dataset}/{architecture}/seed{seed}"
+        for dataset in preset.datasets
+        for architecture in ("P1F1", "F1")
+        for seed in preset.seeds
+    }
+    assert {named(f) for f in FOLDERS} >= wanted
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+def test_a_result_was_made_by_the_preset_of_today(folder):
+    config = json.loads((folder / "config.json").read_text())
+    preset = load_preset(folder.parts[-4])
+    assert config["preset"] == described(preset)
+    assert config["cell"]["dataset"] == folder.parts[-3]
+    card = json.loads((folder / "card.json").read_text())
+    assert {"date", "commit", "versions", "hardware", "training_seconds"} <= card.keys()
+    steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").open()]
+    training = preset.rlhf if config["cell"]["configuration"] == "rlhf" else preset.ppo
+    assert steps == list(range(1, training.steps + 1))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+def test_rewards_follow_from_the_kept_texts(folder):
+    check_rewards(pd.read_parquet(folder / "evaluation.parquet"), folder.parts[-3], "test")
+
+
+def check_rewards(table: pd.DataFrame, dataset: str, split: str) -> None:
+    """Every stored reward is what the rubric says today of the stored answer."""
+    by_id = {p.id: p for p in load_prompts(dataset, split)}
+    assert set(table["id"]) <= set(by_id), f"a result must come from {split} prompts alone"
+    sample = table.sample(min(200, len(table)), random_state=0)
+    responses = [Response(y, ended) for y, ended in zip(sample["response"], sample["ended"])]
+    rewards = rubric([by_id[i] for i in sample["id"]], responses)
+    expected = torch.tensor(sample["reward"].to_numpy(), dtype=rewards.dtype)
+    torch.testing.assert_close(rewards, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dataset", sorted({f.parts[-3] for f in FOLDERS}))
+def test_the_table_of_runs_is_plain_arithmetic_on_the_files(dataset):
+    runs = compare_runs(reference_tables("cpu", dataset), resamples=500)
+    for name, row in runs.iterrows():
+        folder = RESULTS / "cpu" / dataset / "P1F1" / name.replace(" ", "")
+        table = pd.read_parquet(folder / "evaluation.parquet")
+        rewards = {c: part["reward"].to_numpy() for c, part in table.groupby("configuration")}
+        gain = rewards["Align-Pro"].mean() - rewards["No Fine-Tuning"].mean()
+        assert row["gain"] == pytest.approx(gain)
+        assert row["Align-Pro"] == pytest.approx(rewards["Align-Pro"].mean())
+        assert row["low"] < gain < row["high"]
+
+
+def test_a_configuration_that_one_dataset_lacks_leaves_its_row_empty_there():
+    """As the oracle does while it has run on some of the sets only."""
+    table = pd.DataFrame(
+        [
+            {"dataset": d, "configuration": c, "id": f"{d}{i}", "reward": 0.1 * i}
+            for d, c in (("help", "RLHF"), ("help", "Align-Pro"), ("chat", "Align-Pro"))
+            for i in range(6)
+        ]
+    )
+    figure = reward_distributions(table, ["Align-Pro", "RLHF"])
+    rows = {axes.get_title(): len(axes.lines) for axes in figure.axes}
+    assert rows == {"help": 2, "chat": 1}, "one median a cloud"
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_a_reward_study_was_made_by_the_preset_of_today(folder):
+    config = json.loads((folder / "config.json").read_text())
+    card = json.loads((folder / "card.json").read_text())
+    preset, learning = load_preset(card["preset"]), load_reward_learning(card["preset"])
+    assert config["preset"] == described(preset)
+    assert config["learning"] == json.loads(json.dumps(dataclasses.asdict(learning)))
+    assert {"date", "commit", "versions", "hardware", "seed"} <= card.keys()
+    study = read_study(folder)
+    steps = {lam: rows["step"].tolist() for lam, rows in study.metrics.groupby("lam")}
+    assert steps == {lam: list(range(1, preset.ppo.steps + 1)) for lam in learning.lams}
+    for table, split in ((study.train, "train"), (study.test, "test"), (study.prompters, "test")):
+        check_rewards(table, card["dataset"], split)
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_curves_of_a_reward_study_are_plain_arithmetic_on_its_files(folder):
+    study = read_study(folder)
+    table, pairs = study.test, study.test_pairs
+    score = table[column(1.0)].to_dict()
+    right = [
+        (score[first] > score[second]) == won
+        for first, second, won in zip(pairs["first_row"], pairs["second_row"], pairs["first_won"])
+    ]
+    accuracy = study.accuracy().set_index(["measure", "pairs"])["value"]
+    everything = len(study.train_pairs)
+    assert accuracy["accuracy", everything] == pytest.approx(sum(right) / len(right))
+    sure = pairs["p_first"].clip(lower=1 - pairs["p_first"]).mean()
+    assert accuracy["noise ceiling", everything] == pytest.approx(sure)
+    chosen = table.loc[table.groupby("id")[column(1.0)].idxmax(), "reward"].mean()
+    last = study.best_of_n().iloc[-1]
+    assert last["n"] == table["sample"].nunique()
+    assert last["gold"] == pytest.approx(chosen - table["reward"].mean())
+    assert last["gold_low"] < last["gold"] < last["gold_high"]

@@ -1,0 +1,242 @@
+"""The scoreboard: verdicts by rule in every direction, and links that lead somewhere."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import jupytext
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from docutils.nodes import make_id
+from scipy.special import expit
+
+from alignpro.config import load_preset
+from alignpro.judging.paper_table import PAPER
+from alignpro.report import scoreboard
+from alignpro.report.measured_claims import MEASURES, sensitivity
+from alignpro.report.scoreboard import (
+    CLAIMS,
+    board,
+    elsewhere_rows,
+    measured_rows,
+    measured_verdict,
+    theory_rows,
+    theory_verdict,
+)
+from alignpro.report.theory_claims import CHECKS, _distance_to_optimum
+
+ROOT = Path(__file__).parents[2]
+EVERY = [claim for part in CLAIMS.values() for claim in part]
+
+
+@pytest.mark.parametrize(
+    ("stated", "corrected", "verdict"),
+    [
+        ([-0.1, 0.0, 1e-9], [-0.1, 0.0, 1e-9], "verified exactly"),
+        ([-0.1, 0.2, -0.3], [-0.1, 0.0, -0.3], "verified with a correction"),
+        ([-0.1, 0.2, -0.3], [-0.1, 0.1, -0.3], "not verified"),
+        ([-0.1, 0.0, 0.0], [-0.1, 0.0, 1e-3], "not verified"),
+    ],
+)
+def test_a_theoretical_verdict_follows_from_the_violations(stated, corrected, verdict):
+    assert theory_verdict(np.array(stated), np.array(corrected)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted", "verdict"),
+    [
+        (0.1, 0.2, 1, "reproduced at CPU scale"),
+        (-0.2, -0.1, 1, "not reproduced at CPU scale"),
+        (-0.2, -0.1, -1, "reproduced at CPU scale"),
+        (0.1, 0.2, -1, "not reproduced at CPU scale"),
+        (-0.1, 0.2, 1, "cannot be told apart"),
+        (-0.1, 0.2, -1, "cannot be told apart"),
+        (0.0, 0.2, 1, "cannot be told apart"),
+        (np.nan, np.nan, 1, "cannot be told apart"),
+    ],
+)
+def test_a_measured_verdict_follows_from_the_interval(low, high, wanted, verdict):
+    assert measured_verdict(low, high, wanted, "CPU") == verdict
+
+
+def test_every_claim_has_its_check_and_every_check_its_claim():
+    assert [claim["key"] for claim in CLAIMS["theory"]] == list(
+        dict.fromkeys(claim["key"] for claim in CLAIMS["theory"])
+    )
+    assert {claim["key"] for claim in CLAIMS["theory"]} == CHECKS.keys()
+    assert {claim["key"] for claim in CLAIMS["measured"]} == MEASURES.keys()
+
+
+def test_what_needs_a_correction_is_found_to_need_one():
+    rows = theory_rows(instances=40, seed=1)
+    corrected = rows["correction"] != ""
+    assert set(rows.loc[corrected, "verdict"]) == {"verified with a correction"}
+    assert set(rows.loc[~corrected, "verdict"]) == {"verified exactly"}
+
+
+def test_the_optimiser_knows_a_wrong_formula_from_the_right_one():
+    """Two rewrites: the odds of the best prompter are those of ρ_sft times e^(difference / λ)."""
+    q, g, lam = np.array([0.7, 0.3]), np.array([0.2, 0.9]), 0.25
+    second = expit(np.log(0.3 / 0.7) + 0.7 / 0.25)
+    right = np.array([1 - second, second])
+    assert _distance_to_optimum(q, g, lam, right) < 1e-7
+    assert _distance_to_optimum(q, g, lam, q) == pytest.approx(second - 0.3, abs=1e-7)
+
+
+def rows_of(configuration, rewards, seed=0, dataset="help"):
+    """Rows of an evaluation table from rewards [prompts, samples]."""
+    return [
+        {"configuration": configuration, "id": f"p{i}", "dataset": dataset, "sample": j,
+         "prompt": f"question {i}", "response": f"{configuration} {i} {j}", "reward": r,
+         "seed": seed}
+        for i, row in enumerate(rewards) for j, r in enumerate(row)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def preset():
+    """The cpu preset with two datasets and a quick bootstrap."""
+    cpu = load_preset("cpu")
+    evaluation = dataclasses.replace(cpu.evaluation, resamples=300)
+    return dataclasses.replace(cpu, datasets=("help", "chat"), evaluation=evaluation)
+
+
+def keep(results, architecture, rows, seed=0, name="evaluation"):
+    folder = results / "cpu" / "help" / architecture / f"seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet", index=False)
+    roles = {"P1F1": ["P1", "F1"], "F1": ["F1"]}[architecture]
+    (folder / "card.json").write_text(json.dumps({"architecture": roles}))
+
+
+def verdicts(results, preset, ours, base, oracle=None):
+    """Verdicts on `help` by key, from rewards [seeds, prompts, samples] of each configuration."""
+    for seed, (a, b) in enumerate(zip(ours, base)):
+        rows = rows_of("Align-Pro", a, seed) + rows_of("No Fine-Tuning", b, seed)
+        keep(results, "P1F1", rows, seed)
+        keep(results, "P1F1", rows_of("(nothing)", b, seed), seed, "suffixes")
+    if oracle is not None:
+        keep(results, "F1", rows_of("RLHF", oracle))
+    found = measured_rows(preset, results)
+    return found[found["where"] == "help, P1F1"].set_index("key")["verdict"]
+
+
+def noisy(middle, spread, seed):
+    return middle + spread * np.random.default_rng(seed).uniform(-1, 1, (2, 30, 4))
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "gain", "variance", "within"),
+    [
+        ((0.7, 0.1), (0.3, 0.3), "reproduced", "reproduced", "reproduced"),
+        ((0.3, 0.3), (0.7, 0.1), "not reproduced", "not reproduced", "not reproduced"),
+        ((0.5, 0.3), (0.5, 0.3), "cannot", "cannot", "cannot"),
+    ],
+)
+def test_verdicts_from_known_rewards(tmp_path, preset, ours, base, gain, variance, within):
+    found = verdicts(tmp_path, preset, noisy(*ours, 1), noisy(*base, 2))
+    assert found["gain"].startswith(gain) and found["win_rate"].startswith(gain)
+    assert found["variance"].startswith(variance)
+    assert found["variance_within"].startswith(within)
+    assert found["near_oracle"] == found["learned_reward"] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("oracle", "verdict"),
+    [
+        (0.65, "reproduced at CPU scale"),  # Align-Pro has 0.5, No Fine-Tuning 0.3
+        (0.55, "reproduced at CPU scale"),
+        (0.4, "reproduced at CPU scale"),  # above the oracle
+        (0.95, "not reproduced at CPU scale"),
+        (0.3, "cannot be told apart"),  # the oracle gained nothing
+        (0.2, "cannot be told apart"),
+    ],
+)
+def test_near_means_nearer_to_the_oracle_than_to_no_prompter(tmp_path, preset, oracle, verdict):
+    ours, base = noisy(0.5, 0.05, 1), noisy(0.3, 0.05, 2)
+    found = verdicts(tmp_path, preset, ours, base, noisy(oracle, 0.05, 3)[0])
+    assert found["near_oracle"] == verdict
+
+
+def test_what_is_missing_is_named_and_counts_for_nothing(tmp_path, preset):
+    verdicts(tmp_path, preset, noisy(0.7, 0.1, 1), noisy(0.3, 0.1, 2))
+    found = measured_rows(preset, tmp_path)
+    missing = found[found["where"] == "chat, P1F1"]
+    assert set(missing["verdict"]) == {"not run"} and missing["value"].isna().all()
+    assert len(found) == 2 * len(CLAIMS["measured"])
+    with pytest.raises(FileNotFoundError, match="reproduce"):
+        measured_rows(preset, tmp_path / "nowhere")
+
+
+def test_the_best_of_noisy_suffixes_is_no_sensitivity():
+    rng = np.random.default_rng(4)
+    shift = {"a": 0.0, "b": 0.0, "c": 0.3}
+    noise = {s: rng.uniform(0, 0.5, (200, 4)) for s in shift}
+    flat = pd.DataFrame(sum((rows_of(s, noise[s]) for s in shift), []))
+    real = pd.DataFrame(sum((rows_of(s, noise[s] + shift[s]) for s in shift), []))
+    naive = np.ptp([rewards[:, ::2].mean(axis=1) for rewards in noise.values()], axis=0).mean()
+    assert naive > 0.15 and abs(sensitivity(flat, 300)[0]) < 0.03
+    value, low, high, _ = sensitivity(real, 300)
+    assert 0.15 < low < value < high
+    assert sensitivity(flat[flat["sample"] == 0], 300) is None
+
+
+def test_the_papers_numbers_are_those_of_its_table():
+    cells = [ab for row in PAPER.values() for ab in row.values()]
+    (low_a, high_a), (low_b, high_b) = ((min(side), max(side)) for side in zip(*cells))
+    shares = f"A wins {low_a} to {high_a} %, B {low_b} to {high_b} %"
+    typed = [claim["paper"] for claim in EVERY if claim["place"] == "Table 1"]
+    assert len(typed) == 2 and all(shares in text for text in typed)
+
+
+def headings(page: str) -> set[str]:
+    """The anchors that Sphinx gives the headings of a page."""
+    source = ROOT / f"{page}.py"
+    if source.exists():
+        cells = jupytext.read(source).cells
+        text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    else:
+        text = (ROOT / f"{page}.md").read_text()
+    text = re.sub(r"^(`{3,}).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
+    return {make_id(title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("claim", EVERY, ids=lambda claim: claim["claim"][:40])
+def test_every_link_leads_to_a_heading_of_the_book(claim):
+    page, anchor = claim["link"].split("#")
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    assert page in {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    assert anchor in headings(page)
+
+
+def test_a_verdict_links_to_the_page_beside_the_scoreboard():
+    html = board(elsewhere_rows(), ["place", "claim"]).to_html()
+    page, anchor = CLAIMS["elsewhere"][0]["link"].split("#")
+    assert f'<a href="../{page}.html#{anchor}">needs the H100</a>' in html
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"), [(0.55, "reproduced at CPU scale"), (0.45, "cannot be told apart")]
+)
+def test_a_study_of_reward_learning_counts_where_there_is_one(
+    tmp_path, preset, monkeypatch, low, verdict
+):
+    """Of two sizes the larger counts, and a coin's accuracy is no evidence."""
+    rows = [
+        ("expected accuracy", 10, 0.5, 0.4, 0.6),
+        ("expected accuracy", 90, 0.6, low, 0.65),
+        ("noise ceiling", 90, 0.8, 0.8, 0.8),
+    ]
+    table = pd.DataFrame(rows, columns=["measure", "pairs", "value", "low", "high"])
+    study = SimpleNamespace(accuracy=lambda: table)
+    monkeypatch.setattr(scoreboard, "read_study", lambda folder: study)
+    (tmp_path / "reward_learning" / "cpu-help-seed0").mkdir(parents=True)
+    found = verdicts(tmp_path, preset, noisy(0.5, 0.1, 1), noisy(0.5, 0.1, 2))
+    assert found["learned_reward"] == verdict
+    texts = measured_rows(preset, tmp_path).set_index(["key", "where"])["found"]
+    assert "+0.100" in texts["learned_reward", "help, P1F1"]
+    assert "90 pairs; the noise ceiling is +0.300" in texts["learned_reward", "help, P1F1"]

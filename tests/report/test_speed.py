@@ -1,0 +1,222 @@
+"""The benchmark's tables against arithmetic by hand, and its record against interruption."""
+
+import json
+
+import pytest
+import torch
+
+from alignpro import generation, models
+from alignpro.fast import linears, logprobs
+from alignpro.figures import speed
+from alignpro.report import benchmark
+
+PARTS = ("rollout", "frozen", "reward", "policy", "reference", "update")
+
+
+def step(contender, number, *seconds):
+    return {"contender": contender, **dict(zip(PARTS, seconds)), "round": number}
+
+
+@pytest.fixture
+def bench():
+    """Two rounds; the second was made on a machine half as fast."""
+    return {
+        "date": "2026-01-02",
+        "steps": [
+            step("TRL", 0, 4, 4, 1, 0, 1, 10),
+            step("alignpro, fp32", 0, 1, 2, 1, 1, 1, 4),
+            step("alignpro", 0, 1, 1, 1, 0.5, 0.5, 1),
+            step("TRL", 1, 8, 8, 2, 0, 2, 40),
+            step("alignpro, fp32", 1, 2, 4, 2, 2, 2, 8),
+            step("alignpro", 1, 2, 2, 2, 1, 1, 2),
+        ],
+        "memory": [{"contender": "TRL", "gb": 4.0}, {"contender": "alignpro", "gb": 1.5}],
+        "sampling": [
+            {"sampler": name, "beside": beside, "tokens": tokens, "seconds": seconds, "round": n}
+            for n, rows in enumerate(
+                [
+                    [
+                        ("stock", "stock", 100, 2),
+                        ("half", "half", 99, 1),
+                        ("ours", "half", 90, 0.5),
+                    ],
+                    [
+                        ("stock", "stock", 100, 4),
+                        ("half", "half", 90, 1),
+                        ("ours", "half", 90, 0.2),
+                    ],
+                ]
+            )
+            for name, beside, tokens, seconds in rows
+        ],
+        "trials": [
+            {"trial": t, "part": "rollout", "without": a, "with": b, "round": n}
+            for n, rows in enumerate(
+                [
+                    [("failed", 1, 2), ("unclear", 1.1, 1), ("good", 3, 1)],
+                    [("failed", 1, 4), ("unclear", 0.9, 1), ("good", 5, 1)],
+                ]
+            )
+            for t, a, b in rows
+        ],
+        "limits": {
+            "fp32_gflops": 100.0,
+            "gb_per_second": 10.0,
+            "work": [
+                {"part": "rollout", "gflop": 20.0, "gb": 5.0},
+                {"part": "score", "gflop": 120.0, "gb": 9.0},
+                {"part": "update", "gflop": 200.0, "gb": 1.0},
+            ],
+        },
+    }
+
+
+def test_ratios_are_taken_round_by_round_and_seconds_from_the_fastest(bench):
+    table = benchmark.step_table(bench)
+    assert list(table.index) == ["TRL", "alignpro, fp32", "alignpro"]
+    assert table["total"].tolist() == [20, 10, 5]
+    assert table["ratio"].tolist() == [5, 2, 1]
+    assert table.loc["TRL", ["low", "high"]].tolist() == [4, 6]
+    assert table["peak_gb"].fillna(0).tolist() == [4, 0, 1.5]
+
+
+def test_a_sampler_is_compared_with_the_one_that_it_stands_beside(bench):
+    table = benchmark.sampling_table(bench)
+    assert table["tokens_per_second"].tolist() == [50, 99, 450]
+    assert table["ratio"].tolist() == pytest.approx([1, 1, (180 / 99 + 5) / 2])
+    assert table["beside"].tolist() == ["stock", "half", "half"]
+
+
+def test_a_trial_whose_rounds_disagree_is_no_gain(bench):
+    table = benchmark.trial_table(bench)
+    assert list(table.index) == ["good", "unclear", "failed"]
+    assert table["ratio"].tolist() == pytest.approx([4, 1, 0.375])
+    assert table["outcome"].tolist() == ["faster", "no difference seen", "slower"]
+
+
+def test_the_limit_is_the_slower_of_computing_and_reading(bench):
+    table = benchmark.limit_table(bench)
+    assert table["bound"].tolist()[:3] == ["reading", "computing", "computing"]
+    assert table["least"].tolist() == pytest.approx([0.5, 1.2, 2.0, 3.7])
+    assert table["took"].tolist() == [1, 3, 4, 8]
+    assert table["reached"].tolist() == pytest.approx([0.5, 0.4, 0.5, 3.7 / 8])
+
+
+def test_the_newest_benchmark_comes_first_and_none_is_no_error(bench, tmp_path):
+    assert benchmark.benches(tmp_path) == []
+    for name, date in {"a": "2026-01-02", "b": "2026-03-04", "c": "2025-12-31"}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({**bench, "date": date}))
+    assert [b["date"] for b in benchmark.benches(tmp_path)] == [
+        "2026-03-04",
+        "2026-01-02",
+        "2025-12-31",
+    ]
+
+
+def test_a_bar_ends_at_the_seconds_of_its_step(bench):
+    axes = speed.step_parts(benchmark.step_table(bench)).axes[0]
+    ends = [bar.get_x() + bar.get_width() for bar in axes.containers[-1]]
+    assert ends == [20, 10, 5]
+    assert [t.get_text().strip() for t in axes.texts] == [
+        "20.0 s, ×5.0",
+        "10.0 s, ×2.0",
+        "5.0 s, ×1.0",
+    ]
+    dots = speed.trials(benchmark.trial_table(bench)).axes[0].collections[-1].get_offsets()
+    assert dots[:, 0].tolist() == pytest.approx([4, 1, 0.375])
+
+
+def counted(record, share=0.0):
+    """A section of rounds that take no time; how many were measured now."""
+    measured = []
+
+    def make():
+        return lambda: measured.append(1) or [{"trial": "x"}]
+
+    record.rounds("trials", share, make)
+    return len(measured)
+
+
+def test_an_interrupted_benchmark_keeps_its_rounds_and_goes_on(tmp_path):
+    from bench import Record
+
+    class Interrupted(Exception):
+        pass
+
+    def one_round():
+        yield [{"trial": "x"}]
+        raise Interrupted
+
+    rounds = one_round()
+    with pytest.raises(Interrupted):
+        Record(tmp_path, "smoke").rounds("trials", 0.0, lambda: lambda: next(rounds))
+    again = Record(tmp_path, "smoke")
+    assert [row["round"] for row in again.result["trials"]] == [0]
+    assert counted(again) == 1
+    again.once("limits", lambda: {"peak": 1})
+    again.once("limits", lambda: {"peak": 2})
+    kept = json.loads(again.path.read_text())
+    assert kept["limits"] == {"peak": 1} and [r["round"] for r in kept["trials"]] == [0, 1]
+    assert {"date", "commit", "versions", "hardware"} <= kept.keys() and not kept["finished"]
+
+
+def test_a_finished_benchmark_and_one_of_other_code_are_measured_anew(tmp_path, monkeypatch):
+    import bench
+
+    first = bench.Record(tmp_path, "smoke")
+    assert counted(first) == 2
+    monkeypatch.setattr(bench, "code_digest", lambda: "other")
+    other = bench.Record(tmp_path, "smoke")
+    assert counted(other) == 2
+    assert counted(bench.Record(tmp_path, "smoke")) == 0
+    other.result["finished"] = True
+    other.save()
+    assert counted(bench.Record(tmp_path, "smoke")) == 2
+
+
+@pytest.mark.slow
+def test_every_trial_runs_and_leaves_no_patch_behind(tmp_path):
+    from trials import trials
+
+    modules = (generation, linears, logprobs, models)
+    before = [dict(vars(module)) for module in modules]
+    measure = trials(tmp_path, "smoke")
+    for _ in range(2):
+        rows = measure()
+        assert all(row["without"] > 0 and row["with"] > 0 for row in rows)
+    assert len({(row["part"], row["trial"]) for row in rows}) == len(rows) > 10
+    assert [dict(vars(module)) for module in modules] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_every_contender_makes_a_step_of_all_its_parts(tmp_path, monkeypatch, precision):
+    from contenders import CONTENDERS
+
+    monkeypatch.setattr(models, "dtype", lambda: precision)
+    for name, make in CONTENDERS.items():
+        seconds = make(tmp_path, "smoke").step()
+        assert list(seconds) == list(PARTS)
+        missing = {"policy"} if name.startswith("TRL") else set()
+        assert {part for part, spent in seconds.items() if spent <= 0} == missing, name
+
+
+@pytest.mark.slow
+def test_a_step_reads_each_weight_once_a_pass(tmp_path):
+    """Sampling reads all weights for each token, and all but the head for the shared prefix."""
+    from contenders import Ours
+
+    from bench import work_of_a_step
+
+    ours = Ours(tmp_path, "smoke", exact=True)
+    work = {row["part"]: row for row in work_of_a_step(ours)}
+    assert list(work) == ["rollout", "score", "policy", "reference", "update"]
+    for part, policy in (("rollout", ours.trainer.policy), ("score", ours.cell.frozen)):
+        linear = [m for m in policy.model.modules() if isinstance(m, torch.nn.Linear)]
+        read = work[part]["gb"] * 1e9 + policy.model.get_output_embeddings().weight.nbytes
+        passes = read / sum(m.weight.nbytes for m in linear)
+        assert passes == pytest.approx(round(passes), abs=1e-6)
+        assert 2 <= round(passes) <= 1 + policy.sampling.max_new_tokens
+    assert all(row["gflop"] > 0 for row in work.values())
+    # The adapter is off, and the pass back costs at least as much as the one before it.
+    assert work["reference"]["gflop"] < work["policy"]["gflop"] < work["update"]["gflop"]
