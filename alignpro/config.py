@@ -151,6 +151,7 @@ class RLHFConfig:
 
     steps: int = _number(low=1)
     learning_rate: float = _number(above=0)
+    lr_scheduler_type: str = _one_of("linear", "constant")
     lam: float = _number(low=0)
 
 

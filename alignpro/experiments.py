@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -348,10 +349,11 @@ class Cell:
         coverage = ppo.menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
         write_json(self.run.folder / "coverage.json", coverage)
         if rare := ppo.rarely_written(coverage):
-            self.process.print(
+            print(
                 f"after the warm start {coverage['off_menu']:.0%} of the suffixes are off the menu "
                 f"and these entries are hardly ever written: {', '.join(rare)}. PPO learns little "
-                "about what it does not try; a warm start with more steps helps"
+                "about what it does not try; a warm start with more steps helps",
+                file=sys.stderr,
             )
         partial = folder.with_suffix(".partial")
         adapted.save_pretrained(partial, safe_serialization=True)
