@@ -92,6 +92,38 @@ def step_times(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
+def recipe_trials(trials: pd.DataFrame) -> Figure:
+    """Validation reward and reading of each trial of the recipe study, one dot per seed.
+
+    Columns of `trials`: trial, reward, standard_error, best_constant, best_per_kind and
+    mutual_information (nats). Error bars are one standard error over prompts.
+    """
+    names = list(dict.fromkeys(trials["trial"]))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 0.5 * len(names) + 1.6), sharey=True, width_ratios=(3, 2)
+    )
+    color = COLORS["Align-Pro"]
+    for height, name in enumerate(names):
+        rows = trials[trials["trial"] == name]
+        spots = height + 0.16 * (np.arange(len(rows)) - (len(rows) - 1) / 2)
+        error = rows["standard_error"]
+        left.errorbar(rows["reward"], spots, xerr=error, fmt="o", color=color, capsize=3, lw=1.2)
+        right.plot(rows["mutual_information"], spots, "o", color=color)
+    lines = {
+        "Best constant suffix": "best_constant",
+        "Best suffix per kind (oracle)": "best_per_kind",
+    }
+    for name, column in lines.items():
+        left.axvline(trials[column].iloc[0], color=COLORS[name], ls="--", lw=1.6, label=name)
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_xlabel("mean reward on validation prompts")
+    left.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    right.set_xlabel("mutual information of kind and suffix, nats")
+    right.set_xlim(0, np.log(5))
+    return figure
+
+
 def _bars(axes, summary: pd.DataFrame, column: str, label: str) -> None:
     names = list(summary.index)
     for x, name in enumerate(names):
