@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 
 def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,16 +53,16 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> np.ndarray:
-    """Percentile interval [..., 2] of the mean of `values` [runs, prompts, ...], by bootstrap.
+    """Interval [..., 2] of the mean of `values` [runs, prompts, ...], by bootstrap.
 
     Runs and prompts are resampled independently of each other, since all runs answer the same
     prompts. One run is `values[None]`. All trailing entries see the same resamples, so pass
     differences for a paired comparison. `statistic` maps the resampled means [resamples, ...] to
     what the interval is of; without it, that is the mean. `level` is in (0, 1).
 
-    The interval of few runs is too narrow: its variance over runs is too small by the factor
-    (runs − 1) / runs. With one prompt it has no width, and says nothing. Raises ValueError for
-    an empty or a non-finite array.
+    The percentiles of few resampled runs or prompts are too close together. They are stretched
+    about the estimate to the width of a Student's t interval. One prompt tells nothing about
+    others: its interval is infinite. Raises ValueError for an empty or a non-finite array.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim < 2 or 0 in values.shape[:2]:
@@ -79,36 +80,67 @@ def bootstrap(
         means.append(
             np.einsum("br,bp,rp...->b...", part, by_prompt / prompts, values, optimize=True)
         )
-    drawn = np.concatenate(means)
-    drawn = statistic(drawn) if statistic else drawn
-    return np.moveaxis(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0), 0, -1)
+    statistic = statistic or (lambda means: means)
+    drawn = statistic(np.concatenate(means))
+    estimate = statistic(values.mean(axis=(0, 1))[None])[0]
+    if prompts == 1:
+        return np.stack([np.full_like(estimate, -np.inf), np.full_like(estimate, np.inf)], axis=-1)
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    half = _t_half_width(values, statistic, level)
+    drawn_half = (ends[1] - ends[0]) / 2
+    stretch = np.divide(half, drawn_half, out=np.ones_like(half), where=drawn_half > 0)
+    return np.moveaxis(estimate + stretch * (ends - estimate), 0, -1)
+
+
+def _t_half_width(values: np.ndarray, statistic: Callable, level: float) -> np.ndarray:
+    """Half the width of Student's t interval of `statistic`, for each entry.
+
+    Its variance is the jackknife's over prompts plus, with several runs, the jackknife's over runs
+    (for a mean, s² / n of each). The degrees of freedom are Satterthwaite's. The sum counts the
+    noise of single answers twice, which makes the interval slightly too wide.
+    """
+    variance = over_freedom = 0.0
+    for axis in (0, 1):
+        count = values.shape[axis]
+        if count > 1:
+            each = values.mean(axis=1 - axis)
+            without = statistic((each.sum(axis=0) - each) / (count - 1))
+            part = (count - 1) * without.var(axis=0)
+            variance, over_freedom = variance + part, over_freedom + part**2 / (count - 1)
+    variance, over_freedom = np.asarray(variance), np.asarray(over_freedom)
+    freedom = np.divide(
+        variance**2, over_freedom, out=np.ones_like(variance), where=over_freedom > 0
+    )
+    return stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
 
 
 def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     """Mean and variance of the reward by configuration, with 95 % bootstrap intervals.
 
     Intervals are over prompts, and over runs where the column `seed` tells several. The variance is
-    that of all responses, split by the law of total variance into `within` (over the responses to
-    one prompt), `across` (of the prompt means of one run) and `runs_apart` (of the runs' means).
+    that of one answer to one prompt in one run. By the law of total variance it is the sum of
+    `within` (over the answers to one prompt), `across` (of the prompts' means in one run) and
+    `runs_apart` (of the runs' means), see `_variance_parts`.
     """
     rows = []
     for name in table["configuration"].unique():
         rewards = reward_array(table, name)
-        moments = np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2)], axis=-1)
-        ends = bootstrap(moments, statistic=_mean_and_variance, resamples=resamples, seed=seed)
-        means = moments[..., 0]
+        parts = _variance_parts(rewards)
+        variance = np.nansum(parts)
+        ends = bootstrap(
+            _moments(rewards), statistic=_mean_and_variance, resamples=resamples, seed=seed
+        )
+        ends[1] += variance - rewards.var()  # what is resampled is biased as `var` is
         rows.append(
             {
                 "configuration": name,
                 "mean": rewards.mean(),
                 "mean_low": ends[0, 0],
                 "mean_high": ends[0, 1],
-                "variance": rewards.var(),
+                "variance": variance,
                 "variance_low": ends[1, 0],
                 "variance_high": ends[1, 1],
-                "within": rewards.var(axis=2).mean(),
-                "across": means.var(axis=1).mean(),
-                "runs_apart": means.mean(axis=1).var(),
+                **dict(zip(("within", "across", "runs_apart"), parts)),
                 "runs": rewards.shape[0],
                 "prompts": rewards.shape[1],
                 "samples": rewards.shape[2],
@@ -117,8 +149,32 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("configuration")
 
 
+def _variance_parts(rewards: np.ndarray) -> tuple[float, float, float]:
+    """Unbiased estimates of the variance of `rewards` [runs, prompts, samples], by its sources.
+
+    Within a prompt; across prompts in one run, without the share of `within` that the noise of few
+    answers adds to the prompts' means; and between runs, without its share likewise. A difference
+    of estimates may fall below 0. With one answer per prompt `within` is NaN and `across` holds
+    both; one prompt has no `across`, and one run no `runs_apart`: these are 0.
+    """
+    runs, prompts, samples = rewards.shape
+    means = rewards.mean(axis=2)
+    within = rewards.var(axis=2, ddof=1).mean() if samples > 1 else np.nan
+    noise = within / samples if samples > 1 else 0.0
+    across = means.var(axis=1, ddof=1).mean() - noise if prompts > 1 else 0.0
+    runs_apart = means.mean(axis=1).var(ddof=1) - noise / prompts if runs > 1 else 0.0
+    return within, across, runs_apart
+
+
+def _moments(rewards: np.ndarray) -> np.ndarray:
+    """Mean, mean square and variance [runs, prompts, 3] of the answers to each prompt."""
+    samples = rewards.shape[2]
+    within = rewards.var(axis=2, ddof=1) if samples > 1 else np.zeros(rewards.shape[:2])
+    return np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2), within], axis=-1)
+
+
 def _mean_and_variance(moments: np.ndarray) -> np.ndarray:
-    """Mean and variance [..., 2] from the first two moments [..., 2]."""
+    """Mean and variance of all answers [..., 2] from averages of `_moments` [..., 3]."""
     first, second = moments[..., 0], moments[..., 1]
     return np.stack([first, second - first**2], axis=-1)
 
@@ -172,19 +228,17 @@ def variance_change(
     change, low, high: both sides see the same resampled prompts and runs. Raises ValueError where
     the runs do not pair.
     """
-    sides = [
-        np.stack([r.mean(axis=2), (r**2).mean(axis=2), r.var(axis=2)], axis=-1)
-        for r in _pair(table, better, base)
-    ]
-    parts = np.stack(sides, axis=2)  # [runs, prompts, side, 3]
+    pair = _pair(table, better, base)
 
     def change(means: np.ndarray) -> np.ndarray:
-        variance = _mean_and_variance(means[..., :2])[..., 1]
-        both = np.stack([variance, means[..., 2]], axis=-1)
+        both = np.stack([_mean_and_variance(means)[..., 1], means[..., 2]], axis=-1)
         return both[..., 0, :] - both[..., 1, :]
 
-    value = change(parts.mean(axis=(0, 1)))
-    low, high = bootstrap(parts, statistic=change, resamples=resamples, seed=seed).T
+    moments = np.stack([_moments(rewards) for rewards in pair], axis=2)  # [runs, prompts, 2, 3]
+    ours, theirs = (np.array([np.nansum(p), p[0]]) for p in map(_variance_parts, pair))
+    value, resampled = ours - theirs, change(moments.mean(axis=(0, 1)))
+    ends = bootstrap(moments, statistic=change, resamples=resamples, seed=seed)
+    low, high = ends.T + value - resampled  # what is resampled is biased as `var` is
     columns = {"change": value, "low": low, "high": high}
     return pd.DataFrame(columns, index=["variance", "within"])
 
