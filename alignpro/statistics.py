@@ -10,25 +10,15 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 
-def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean reward by prompt (rows, ids) and configuration (columns), over all runs."""
-    return table.pivot_table(index="id", columns="configuration", values="reward", sort=False)
-
-
-def _rewards(table: pd.DataFrame, configuration: str) -> pd.DataFrame:
-    """Rewards of one configuration by run and prompt (rows, complete and in order) and sample.
-
-    A table without `seed` is one run.
-
-    Raises ValueError where a run has not answered the prompts that the others have.
-    """
+def _rewards(table: pd.DataFrame, configuration: str) -> tuple[pd.MultiIndex, np.ndarray]:
+    """The (seed, id) pairs, in order, and the rewards of `reward_array`."""
     part = table[table["configuration"] == configuration]
     part = part if "seed" in part else part.assign(seed=0)
     wide = part.pivot_table(index=["seed", "id"], columns="sample", values="reward", sort=True)
-    runs, prompts = wide.index.get_level_values(0).unique(), part["id"].nunique()
-    if len(wide) != len(runs) * prompts or wide.isna().any(axis=None):
+    runs, prompts = part["seed"].nunique(), part["id"].nunique()
+    if len(wide) != runs * prompts or wide.isna().any(axis=None):
         raise ValueError(f"the runs of {configuration!r} have not answered the same prompts")
-    return wide
+    return wide.index, wide.to_numpy().reshape(runs, prompts, -1)
 
 
 def reward_array(table: pd.DataFrame, configuration: str) -> np.ndarray:
@@ -37,12 +27,7 @@ def reward_array(table: pd.DataFrame, configuration: str) -> np.ndarray:
     A table without `seed` is one run. Raises ValueError where a run has not answered the prompts
     that the others have, or some prompt has fewer answers.
     """
-    return _array(_rewards(table, configuration))
-
-
-def _array(wide: pd.DataFrame) -> np.ndarray:
-    """What `_rewards` returns, as [runs, prompts, samples]."""
-    return wide.to_numpy().reshape(*wide.index.levshape, -1)
+    return _rewards(table, configuration)[1]
 
 
 def bootstrap(
@@ -99,18 +84,12 @@ def _t_half_width(values: np.ndarray, statistic: Callable, level: float) -> np.n
     (for a mean, s² / n of each). The degrees of freedom are Satterthwaite's. The sum counts the
     noise of single answers twice, which makes the interval slightly too wide.
     """
-    variance = over_freedom = 0.0
-    for axis in (0, 1):
-        count = values.shape[axis]
-        if count > 1:
-            each = values.mean(axis=1 - axis)
-            without = statistic((each.sum(axis=0) - each) / (count - 1))
-            part = (count - 1) * without.var(axis=0)
-            variance, over_freedom = variance + part, over_freedom + part**2 / (count - 1)
-    variance, over_freedom = np.asarray(variance), np.asarray(over_freedom)
-    freedom = np.divide(
-        variance**2, over_freedom, out=np.ones_like(variance), where=over_freedom > 0
-    )
+    variance, over_freedom = 0.0, 1e-300
+    for axis in (axis for axis in (0, 1) if values.shape[axis] > 1):
+        each, others = values.mean(axis=1 - axis), values.shape[axis] - 1
+        part = others * statistic((each.sum(axis=0) - each) / others).var(axis=0)
+        variance, over_freedom = variance + part, over_freedom + part**2 / others
+    freedom = np.maximum(variance**2 / over_freedom, 1)  # at least 1, also where nothing varies
     return stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
 
 
@@ -122,40 +101,26 @@ def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     `within` (over the answers to one prompt), `across` (of the prompts' means in one run) and
     `runs_apart` (of the runs' means), see `_variance_parts`.
     """
-    rows = []
+    columns = "mean_low mean_high variance_low variance_high within across runs_apart".split()
+    columns, rows = (*columns, "runs", "prompts", "samples"), {}
     for name in table["configuration"].unique():
         rewards = reward_array(table, name)
         parts = _variance_parts(rewards)
         variance = np.nansum(parts)
-        ends = bootstrap(
-            _moments(rewards), statistic=_mean_and_variance, resamples=resamples, seed=seed
-        )
+        options = {"statistic": _mean_and_variance, "resamples": resamples, "seed": seed}
+        ends = bootstrap(_moments(rewards), **options)
         ends[1] += variance - rewards.var()  # what is resampled is biased as `var` is
-        rows.append(
-            {
-                "configuration": name,
-                "mean": rewards.mean(),
-                "mean_low": ends[0, 0],
-                "mean_high": ends[0, 1],
-                "variance": variance,
-                "variance_low": ends[1, 0],
-                "variance_high": ends[1, 1],
-                **dict(zip(("within", "across", "runs_apart"), parts)),
-                "runs": rewards.shape[0],
-                "prompts": rewards.shape[1],
-                "samples": rewards.shape[2],
-            }
-        )
-    return pd.DataFrame(rows).set_index("configuration")
+        rows[name] = {"mean": rewards.mean(), "variance": variance}
+        rows[name] |= dict(zip(columns, (*ends.flat, *parts, *rewards.shape)))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("configuration")
 
 
 def _variance_parts(rewards: np.ndarray) -> tuple[float, float, float]:
     """Unbiased estimates of the variance of `rewards` [runs, prompts, samples], by its sources.
 
     Within a prompt; across prompts in one run, without the share of `within` that the noise of few
-    answers adds to the prompts' means; and between runs, without its share likewise. A difference
-    of estimates may fall below 0. With one answer per prompt `within` is NaN and `across` holds
-    both; one prompt has no `across`, and one run no `runs_apart`: these are 0.
+    answers adds to the prompts' means; between runs, likewise. A part may fall below 0. With one
+    answer per prompt `within` is NaN and `across` holds both. What one run cannot show is 0.
     """
     runs, prompts, samples = rewards.shape
     means = rewards.mean(axis=2)
@@ -168,8 +133,7 @@ def _variance_parts(rewards: np.ndarray) -> tuple[float, float, float]:
 
 def _moments(rewards: np.ndarray) -> np.ndarray:
     """Mean, mean square and variance [runs, prompts, 3] of the answers to each prompt."""
-    samples = rewards.shape[2]
-    within = rewards.var(axis=2, ddof=1) if samples > 1 else np.zeros(rewards.shape[:2])
+    within = rewards.var(axis=2, ddof=min(1, rewards.shape[2] - 1))
     return np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2), within], axis=-1)
 
 
@@ -181,10 +145,10 @@ def _mean_and_variance(moments: np.ndarray) -> np.ndarray:
 
 def _pair(table: pd.DataFrame, better: str, base: str) -> list[np.ndarray]:
     """Rewards [runs, prompts, samples] of both configurations, in the same order."""
-    sides = [_rewards(table, name) for name in (better, base)]
-    if not sides[0].index.equals(sides[1].index):
+    (index, ours), (other, theirs) = (_rewards(table, name) for name in (better, base))
+    if not index.equals(other):
         raise ValueError(f"{better!r} and {base!r} have not answered the same prompts in each run")
-    return [_array(side) for side in sides]
+    return [ours, theirs]
 
 
 # A difference of this many standard errors is found in four tests of five at the 5 % level.
@@ -241,17 +205,3 @@ def variance_change(
     low, high = ends.T + value - resampled  # what is resampled is biased as `var` is
     columns = {"change": value, "low": low, "high": high}
     return pd.DataFrame(columns, index=["variance", "within"])
-
-
-def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
-    """A row a run: mean reward of each configuration, and Align-Pro's gain over No Fine-Tuning.
-
-    `tables` maps a run's name to its evaluation table; the gain is paired by prompt, with its
-    standard error and 95 % interval.
-    """
-    rows = {}
-    for name, table in tables.items():
-        means = table.groupby("configuration", sort=False)["reward"].mean()
-        gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
-        rows[name] = {**means, **gain}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
