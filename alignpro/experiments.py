@@ -30,7 +30,15 @@ from alignpro.fast import linears
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter, add_lora, centre_adapter, merge_adapter, save_prompter
 from alignpro.rewards import RewardModel, rubric
-from alignpro.runs import RESULTS, STEP_PARTS, Run, function_name, require, stage_seed
+from alignpro.runs import (
+    RESULTS,
+    STEP_PARTS,
+    Run,
+    atomic_write,
+    function_name,
+    require,
+    stage_seed,
+)
 from alignpro.sources.endpoint import Endpoint
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response
 
@@ -273,9 +281,8 @@ class Cell:
             rewriters, policy = made()
             seed, prompts = stage_seed(self.seed, path.name), self.prompts(split)
             table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
-            partial = path.with_suffix(".partial")
-            table.assign(seed=self.seed).to_parquet(partial, index=False)
-            partial.rename(path)
+            with atomic_write(path) as partial:
+                table.assign(seed=self.seed).to_parquet(partial, index=False)
         return pd.read_parquet(path)
 
     def _fit(
@@ -335,9 +342,8 @@ class Cell:
         menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
         seed = stage_seed(self.seed, "warm start", "examples")
         ppo.warm_start(policy, queries, menu, config.warm_start, seed, progress)
-        partial = folder.with_suffix(".partial")
-        adapted.save_pretrained(partial, safe_serialization=True)
-        partial.rename(folder)
+        with atomic_write(folder) as partial:
+            adapted.save_pretrained(partial, safe_serialization=True)
 
     def score_rewrites(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
@@ -384,11 +390,9 @@ class Cell:
             architecture = "".join(run.cell["architecture"])
             folder = results / self.preset.name / self.dataset / architecture / f"seed{self.seed}"
             if run.finished:
-                folder.mkdir(parents=True, exist_ok=True)
                 for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
-                    partial = folder / f"{path.name}.partial"
-                    shutil.copyfile(path, partial)
-                    partial.rename(folder / path.name)
+                    with atomic_write(folder / path.name) as partial:
+                        shutil.copyfile(path, partial)
         return folder
 
 

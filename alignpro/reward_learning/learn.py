@@ -23,7 +23,7 @@ from alignpro import devices, models
 from alignpro.config import ModelSpec, RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
 from alignpro.rewards import RewardModel
-from alignpro.runs import RunError, digest, provenance, write_json
+from alignpro.runs import RunError, atomic_write, digest, provenance, write_json
 from alignpro.sources.weights import minilm_folder
 
 
@@ -135,11 +135,10 @@ def _last_checkpoint(work: Path) -> str | None:
 
 
 def _publish(trainer, card: dict, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    trainer.model.save_pretrained(partial, safe_serialization=True)
-    trainer.processing_class.save_pretrained(partial)
-    write_json(partial / "card.json", card)
-    partial.rename(folder)
+    with atomic_write(folder) as partial:
+        trainer.model.save_pretrained(partial, safe_serialization=True)
+        trainer.processing_class.save_pretrained(partial)
+        write_json(partial / "card.json", card)
 
 
 @dataclasses.dataclass(frozen=True)
