@@ -159,8 +159,11 @@ def test_another_reward_model_is_another_run(smoke, gemma, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("reward: R9", r"mine.yaml: reward: no model for role 'R9'; known: P1, F1, P2, F2"),
-        ("reward: 3", r"mine.yaml:2: preset.reward: must be str or nothing, got '3'"),
+        (
+            "reward: R9",
+            r"mine.yaml:2: preset.reward: no model for role 'R9'; known: P1, F1, P2, F2",
+        ),
+        ("reward: 3", r"mine.yaml:2: preset.reward: must be a valid string, got 3"),
     ],
 )
 def test_a_reward_that_no_role_has_is_refused(tmp_path, line, message):

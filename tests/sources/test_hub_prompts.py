@@ -335,5 +335,7 @@ def test_options_of_the_hub_are_asked_for_and_checked(tmp_path):
     path.write_text(
         text.replace("  test: 10\n", "  test: 10\n  hub: {seed: 0, max_characters: 0}\n")
     )
-    with pytest.raises(ConfigError, match="preset.data.hub.max_characters: must be at least 1"):
+    with pytest.raises(
+        ConfigError, match="preset.data.hub.max_characters: must be greater than or equal to 1"
+    ):
         load_preset(path)
