@@ -260,10 +260,10 @@ def test_a_broken_file_is_named_with_its_folder_and_the_reason(name, folder):
 
 READ = """
 import json, sys
-from alignpro import hub_data
+from alignpro.sources import hub_prompts
 try:
-    print(json.dumps(list(hub_data.rows(sys.argv[1]))))
-except hub_data.DataError as error:
+    print(json.dumps(list(hub_prompts.rows(sys.argv[1]))))
+except hub_prompts.DataError as error:
     print(json.dumps(str(error)))
 """
 
