@@ -42,8 +42,6 @@ from alignpro.runs import (
 from alignpro.sources.endpoint import Endpoint
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response
 
-# SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
-MEMORY_NEEDED = 4e9
 DISK_NEEDED = 1e9
 EXPORTED = (
     "config.json",
@@ -99,7 +97,7 @@ class Cell:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         self.remote = preset.models[self.pair[1]].endpoint is not None
-        require(Path(root), DISK_NEEDED, MEMORY_NEEDED / (2 if self.remote else 1))
+        require(Path(root), DISK_NEEDED, models.memory_needed(preset, self.pair))
         name = function_name(self.reward)
         self.process = devices.process()
         with self.process.main_process_first():

@@ -73,7 +73,7 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
     # The trainer's collator hands over no segment ids: the saved tokenizer must not either, or
     # the model would be asked for scores on inputs that it was not trained on.
     names = ["input_ids", "attention_mask"]
-    tokenizer = AutoTokenizer.from_pretrained(base, model_input_names=names)
+    tokenizer = models.pretrained(AutoTokenizer, ModelSpec(base), model_input_names=names)
     if tokenizer.chat_template is not None:
         raise RunError(f"{base}: has a chat template; reward learning here takes an encoder")
     prompts = table["prompt"].tolist()
@@ -114,11 +114,11 @@ def _with_head(base: str, seed: int) -> torch.nn.Module:
     transformers_logging.set_verbosity_error()  # it would warn of the missing head
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            base,
+        model, report = models.pretrained(
+            AutoModelForSequenceClassification,
+            ModelSpec(base),
             num_labels=1,
             dtype=torch.float32,
-            trust_remote_code=False,
             output_loading_info=True,
         )
     transformers_logging.set_verbosity(verbosity)

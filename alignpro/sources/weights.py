@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from platformdirs import user_cache_dir
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from alignpro.runs import atomic_write, write_json
 from alignpro.texts import PROMPTS
@@ -148,13 +148,12 @@ def tiny_folder(architecture: str) -> Path:
 
 
 def random_model(
-    folder: str, auto: type, precision: torch.dtype, device: torch.device
+    config: PreTrainedConfig, auto: type, precision: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
-    """The model of the config in `folder`, with the same random weights in each call.
+    """Return the model of `config` with random weights, the same in each call.
 
     The weights are made on `device` itself, so that no copy passes through the CPU's memory.
     """
-    config = AutoConfig.from_pretrained(folder)
     with torch.random.fork_rng(), device:
         torch.manual_seed(0)
         return auto.from_config(config, dtype=precision)
