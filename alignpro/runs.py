@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from importlib import metadata
@@ -71,11 +72,30 @@ def code_digest() -> str:
     return digest(*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
 
 
+@contextlib.contextmanager
+def atomic_write(target: Path) -> Iterator[Path]:
+    """Yield a path to write a file or a folder to, and move it to `target` when it is complete.
+
+    No reader, and no later run, ever sees a part. An existing file is replaced. An existing folder
+    is kept: another process has finished the same work first. When the block raises, `target` is
+    left alone and what was written is deleted. Two processes never share the path.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as beside:
+        partial = Path(beside) / target.name
+        yield partial
+        try:
+            os.replace(partial, target)
+        except OSError:
+            if not (partial.is_dir() and target.is_dir()):
+                raise
+
+
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Write `value` to `path` as JSON, atomically."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def provenance() -> dict:
@@ -152,7 +172,7 @@ class Run:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:
-        """Within: `name` cannot be written, as on a full disk? A RunError says how to go on."""
+        """Turn a failed write of `name` into a RunError that says how to resume."""
         from safetensors import SafetensorError
 
         try:
@@ -192,22 +212,17 @@ class Run:
                 break
             if row["step"] <= step:
                 kept.append(line + "\n")
-        partial = path.with_name(f"{name}.partial")
-        with self.writing(name):
+        with self.writing(name), atomic_write(path) as partial:
             partial.write_text("".join(kept), encoding="utf-8")
-            os.replace(partial, path)
 
     def save_checkpoint(self, step: int, tensors: dict, name: str = "step") -> None:
         """Keep `tensors` (a flat dict) as the state after `step`; the two newest of `name` stay."""
         from safetensors.torch import save_file
 
         target = self.folder / "checkpoints" / f"{name}-{step:06d}.safetensors"
-        partial = target.with_suffix(".partial")
-        whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with self.writing(f"checkpoints/{target.name}"):
-            target.parent.mkdir(exist_ok=True)
-            save_file(whole, partial, metadata={"step": str(step), "run": self.folder.name})
-            os.replace(partial, target)
+        flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        with self.writing(f"checkpoints/{target.name}"), atomic_write(target) as partial:
+            save_file(flat, partial, metadata={"step": str(step), "run": self.folder.name})
         for old in sorted(target.parent.glob(f"{name}-*.safetensors"))[:-2]:
             old.unlink()
 

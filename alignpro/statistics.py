@@ -7,27 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 
-def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean reward by prompt (rows, ids) and configuration (columns), over all runs."""
-    return table.pivot_table(index="id", columns="configuration", values="reward", sort=False)
-
-
-def _rewards(table: pd.DataFrame, configuration: str) -> pd.DataFrame:
-    """Rewards of one configuration by run and prompt (rows, complete and in order) and sample.
-
-    A table without `seed` is one run.
-
-    Raises ValueError where a run has not answered the prompts that the others have.
-    """
+def _rewards(table: pd.DataFrame, configuration: str) -> tuple[pd.MultiIndex, np.ndarray]:
+    """The (seed, id) pairs, in order, and the rewards of `reward_array`."""
     part = table[table["configuration"] == configuration]
     part = part if "seed" in part else part.assign(seed=0)
     wide = part.pivot_table(index=["seed", "id"], columns="sample", values="reward", sort=True)
-    runs, prompts = wide.index.get_level_values(0).unique(), part["id"].nunique()
-    if len(wide) != len(runs) * prompts or wide.isna().any(axis=None):
+    runs, prompts = part["seed"].nunique(), part["id"].nunique()
+    if len(wide) != runs * prompts or wide.isna().any(axis=None):
         raise ValueError(f"the runs of {configuration!r} have not answered the same prompts")
-    return wide
+    return wide.index, wide.to_numpy().reshape(runs, prompts, -1)
 
 
 def reward_array(table: pd.DataFrame, configuration: str) -> np.ndarray:
@@ -36,12 +27,7 @@ def reward_array(table: pd.DataFrame, configuration: str) -> np.ndarray:
     A table without `seed` is one run. Raises ValueError where a run has not answered the prompts
     that the others have, or some prompt has fewer answers.
     """
-    return _array(_rewards(table, configuration))
-
-
-def _array(wide: pd.DataFrame) -> np.ndarray:
-    """What `_rewards` returns, as [runs, prompts, samples]."""
-    return wide.to_numpy().reshape(*wide.index.levshape, -1)
+    return _rewards(table, configuration)[1]
 
 
 def bootstrap(
@@ -52,16 +38,16 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> np.ndarray:
-    """Percentile interval [..., 2] of the mean of `values` [runs, prompts, ...], by bootstrap.
+    """Interval [..., 2] of the mean of `values` [runs, prompts, ...], by bootstrap.
 
     Runs and prompts are resampled independently of each other, since all runs answer the same
     prompts. One run is `values[None]`. All trailing entries see the same resamples, so pass
     differences for a paired comparison. `statistic` maps the resampled means [resamples, ...] to
     what the interval is of; without it, that is the mean. `level` is in (0, 1).
 
-    The interval of few runs is too narrow: its variance over runs is too small by the factor
-    (runs − 1) / runs. With one prompt it has no width, and says nothing. Raises ValueError for
-    an empty or a non-finite array.
+    The percentiles of few resampled runs or prompts are too close together. They are stretched
+    about the estimate to the width of a Student's t interval. One prompt tells nothing about
+    others: its interval is infinite. Raises ValueError for an empty or a non-finite array.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim < 2 or 0 in values.shape[:2]:
@@ -79,56 +65,90 @@ def bootstrap(
         means.append(
             np.einsum("br,bp,rp...->b...", part, by_prompt / prompts, values, optimize=True)
         )
-    drawn = np.concatenate(means)
-    drawn = statistic(drawn) if statistic else drawn
-    return np.moveaxis(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0), 0, -1)
+    statistic = statistic or (lambda means: means)
+    drawn = statistic(np.concatenate(means))
+    estimate = statistic(values.mean(axis=(0, 1))[None])[0]
+    if prompts == 1:
+        return np.stack([np.full_like(estimate, -np.inf), np.full_like(estimate, np.inf)], axis=-1)
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    half = _t_half_width(values, statistic, level)
+    drawn_half = (ends[1] - ends[0]) / 2
+    stretch = np.divide(half, drawn_half, out=np.ones_like(half), where=drawn_half > 0)
+    return np.moveaxis(estimate + stretch * (ends - estimate), 0, -1)
+
+
+def _t_half_width(values: np.ndarray, statistic: Callable, level: float) -> np.ndarray:
+    """Half the width of Student's t interval of `statistic`, for each entry.
+
+    Its variance is the jackknife's over prompts plus, with several runs, the jackknife's over runs
+    (for a mean, s² / n of each). The degrees of freedom are Satterthwaite's. The sum counts the
+    noise of single answers twice, which makes the interval slightly too wide.
+    """
+    variance, over_freedom = 0.0, 1e-300
+    for axis in (axis for axis in (0, 1) if values.shape[axis] > 1):
+        each, others = values.mean(axis=1 - axis), values.shape[axis] - 1
+        part = others * statistic((each.sum(axis=0) - each) / others).var(axis=0)
+        variance, over_freedom = variance + part, over_freedom + part**2 / others
+    freedom = np.maximum(variance**2 / over_freedom, 1)  # at least 1, also where nothing varies
+    return stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
 
 
 def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     """Mean and variance of the reward by configuration, with 95 % bootstrap intervals.
 
     Intervals are over prompts, and over runs where the column `seed` tells several. The variance is
-    that of all responses, split by the law of total variance into `within` (over the responses to
-    one prompt), `across` (of the prompt means of one run) and `runs_apart` (of the runs' means).
+    that of one answer to one prompt in one run. By the law of total variance it is the sum of
+    `within` (over the answers to one prompt), `across` (of the prompts' means in one run) and
+    `runs_apart` (of the runs' means), see `_variance_parts`.
     """
-    rows = []
+    columns = "mean_low mean_high variance_low variance_high within across runs_apart".split()
+    columns, rows = (*columns, "runs", "prompts", "samples"), {}
     for name in table["configuration"].unique():
         rewards = reward_array(table, name)
-        moments = np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2)], axis=-1)
-        ends = bootstrap(moments, statistic=_mean_and_variance, resamples=resamples, seed=seed)
-        means = moments[..., 0]
-        rows.append(
-            {
-                "configuration": name,
-                "mean": rewards.mean(),
-                "mean_low": ends[0, 0],
-                "mean_high": ends[0, 1],
-                "variance": rewards.var(),
-                "variance_low": ends[1, 0],
-                "variance_high": ends[1, 1],
-                "within": rewards.var(axis=2).mean(),
-                "across": means.var(axis=1).mean(),
-                "runs_apart": means.mean(axis=1).var(),
-                "runs": rewards.shape[0],
-                "prompts": rewards.shape[1],
-                "samples": rewards.shape[2],
-            }
-        )
-    return pd.DataFrame(rows).set_index("configuration")
+        parts = _variance_parts(rewards)
+        variance = np.nansum(parts)
+        options = {"statistic": _mean_and_variance, "resamples": resamples, "seed": seed}
+        ends = bootstrap(_moments(rewards), **options)
+        ends[1] += variance - rewards.var()  # what is resampled is biased as `var` is
+        rows[name] = {"mean": rewards.mean(), "variance": variance}
+        rows[name] |= dict(zip(columns, (*ends.flat, *parts, *rewards.shape)))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("configuration")
+
+
+def _variance_parts(rewards: np.ndarray) -> tuple[float, float, float]:
+    """Unbiased estimates of the variance of `rewards` [runs, prompts, samples], by its sources.
+
+    Within a prompt; across prompts in one run, without the share of `within` that the noise of few
+    answers adds to the prompts' means; between runs, likewise. A part may fall below 0. With one
+    answer per prompt `within` is NaN and `across` holds both. What one run cannot show is 0.
+    """
+    runs, prompts, samples = rewards.shape
+    means = rewards.mean(axis=2)
+    within = rewards.var(axis=2, ddof=1).mean() if samples > 1 else np.nan
+    noise = within / samples if samples > 1 else 0.0
+    across = means.var(axis=1, ddof=1).mean() - noise if prompts > 1 else 0.0
+    runs_apart = means.mean(axis=1).var(ddof=1) - noise / prompts if runs > 1 else 0.0
+    return within, across, runs_apart
+
+
+def _moments(rewards: np.ndarray) -> np.ndarray:
+    """Mean, mean square and variance [runs, prompts, 3] of the answers to each prompt."""
+    within = rewards.var(axis=2, ddof=min(1, rewards.shape[2] - 1))
+    return np.stack([rewards.mean(axis=2), (rewards**2).mean(axis=2), within], axis=-1)
 
 
 def _mean_and_variance(moments: np.ndarray) -> np.ndarray:
-    """Mean and variance [..., 2] from the first two moments [..., 2]."""
+    """Mean and variance of all answers [..., 2] from averages of `_moments` [..., 3]."""
     first, second = moments[..., 0], moments[..., 1]
     return np.stack([first, second - first**2], axis=-1)
 
 
 def _pair(table: pd.DataFrame, better: str, base: str) -> list[np.ndarray]:
     """Rewards [runs, prompts, samples] of both configurations, in the same order."""
-    sides = [_rewards(table, name) for name in (better, base)]
-    if not sides[0].index.equals(sides[1].index):
+    (index, ours), (other, theirs) = (_rewards(table, name) for name in (better, base))
+    if not index.equals(other):
         raise ValueError(f"{better!r} and {base!r} have not answered the same prompts in each run")
-    return [_array(side) for side in sides]
+    return [ours, theirs]
 
 
 # A difference of this many standard errors is found in four tests of five at the 5 % level.
@@ -172,32 +192,16 @@ def variance_change(
     change, low, high: both sides see the same resampled prompts and runs. Raises ValueError where
     the runs do not pair.
     """
-    sides = [
-        np.stack([r.mean(axis=2), (r**2).mean(axis=2), r.var(axis=2)], axis=-1)
-        for r in _pair(table, better, base)
-    ]
-    parts = np.stack(sides, axis=2)  # [runs, prompts, side, 3]
+    pair = _pair(table, better, base)
 
     def change(means: np.ndarray) -> np.ndarray:
-        variance = _mean_and_variance(means[..., :2])[..., 1]
-        both = np.stack([variance, means[..., 2]], axis=-1)
+        both = np.stack([_mean_and_variance(means)[..., 1], means[..., 2]], axis=-1)
         return both[..., 0, :] - both[..., 1, :]
 
-    value = change(parts.mean(axis=(0, 1)))
-    low, high = bootstrap(parts, statistic=change, resamples=resamples, seed=seed).T
+    moments = np.stack([_moments(rewards) for rewards in pair], axis=2)  # [runs, prompts, 2, 3]
+    ours, theirs = (np.array([np.nansum(p), p[0]]) for p in map(_variance_parts, pair))
+    value, resampled = ours - theirs, change(moments.mean(axis=(0, 1)))
+    ends = bootstrap(moments, statistic=change, resamples=resamples, seed=seed)
+    low, high = ends.T + value - resampled  # what is resampled is biased as `var` is
     columns = {"change": value, "low": low, "high": high}
     return pd.DataFrame(columns, index=["variance", "within"])
-
-
-def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
-    """A row a run: mean reward of each configuration, and Align-Pro's gain over No Fine-Tuning.
-
-    `tables` maps a run's name to its evaluation table; the gain is paired by prompt, with its
-    standard error and 95 % interval.
-    """
-    rows = {}
-    for name, table in tables.items():
-        means = table.groupby("configuration", sort=False)["reward"].mean()
-        gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
-        rows[name] = {**means, **gain}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")

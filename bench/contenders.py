@@ -106,8 +106,8 @@ class TRLs:
             )
             switches = {"gradient_checkpointing": False, "bf16": precision == torch.bfloat16}
         else:
-            value = AutoModelForSequenceClassification.from_pretrained(
-                models.location(cell.preset.models[cell.pair[0]]), num_labels=1
+            value = models.pretrained(
+                AutoModelForSequenceClassification, cell.preset.models[cell.pair[0]], num_labels=1
             )
             switches = {}
         arguments = TRLConfig(

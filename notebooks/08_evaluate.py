@@ -47,9 +47,9 @@ import pandas as pd
 
 from alignpro.figures import style, training
 from alignpro.config import load_preset
-from alignpro.statistics import compare_runs, paired_gain, prompt_means, summary
+from alignpro.statistics import paired_gain, summary
 from alignpro.experiments import Cell
-from alignpro.report.kept_runs import reference_tables
+from alignpro.report.kept_runs import compare_runs, prompt_means, reference_tables
 
 style.use_style()
 settings = load_preset(preset)

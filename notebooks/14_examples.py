@@ -49,8 +49,7 @@ from IPython.display import display
 from alignpro.report import examples, html
 from alignpro.config import load_preset
 from alignpro.report.examples import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples
-from alignpro.statistics import prompt_means
-from alignpro.report.kept_runs import kept_preset, matrix_table
+from alignpro.report.kept_runs import kept_preset, matrix_table, prompt_means
 
 results_of = kept_preset(preset)
 settings = load_preset(results_of)

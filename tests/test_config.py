@@ -1,10 +1,13 @@
 """Presets: what is right loads, what is wrong is named with its file and line."""
 
+import contextlib
 import dataclasses
 import re
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alignpro import config
 from alignpro.config import PRESETS, AdaptiveKLConfig, ConfigError, load_preset
@@ -67,6 +70,10 @@ def test_unknown_preset_lists_the_known_ones():
         load_preset("gpu")
 
 
+ROLES = "architectures: [[P1, F1],"
+FROZEN = '  F1: {source: "tiny:llama"}'
+
+
 def edited(tmp_path, old, new):
     text = (PRESETS / "smoke.yaml").read_text()
     assert old in text
@@ -79,16 +86,44 @@ def edited(tmp_path, old, new):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  lam: 0.02", "  lambda: 0.02", "unknown field 'lambda'; known: .*lam"),
-        ("  lam: 0.02", "  lam: -1", "preset.ppo.lam: must be at least 0"),
-        ("  top_p: 0.6", "  top_p: 1.5", "must be at most 1"),
-        ("  top_p: 0.6", "  top_p: 0", "must be greater than 0"),
-        ("  top_k: 20", "  top_k: 2.5", "must be int, got '2.5'"),
-        ("  top_k: 20", "  top_k: yes", "must be int"),
-        ("  form: suffix", "  form: prefix", "must be one of suffix, rewrite, got 'prefix'"),
-        ("  form: suffix", "  form: suffix\n  form: suffix", "'form' is set twice"),
-        ("datasets: [help]", "datasets: []", "a list with at least one entry"),
-        ("architectures: [[P1, F1],", "architectures: [[P1],", "must have 2 entries"),
+        ("  lam: 0.02", "  lambda: 0.02", "preset.ppo.lambda: unknown field; known: .*lam,"),
+        ("  lam: 0.02", "  lam: -1", "preset.ppo.lam: must be greater than or equal to 0, got -1"),
+        ("  lam: 0.02", "  lam: .inf", "preset.ppo.lam: must be a valid number, got '.inf'"),
+        ("  lam: 0.02", "  lam: 1e999", "preset.ppo.lam: must be a finite number, got inf"),
+        ("  lam: 0.02", "  lam:", "preset.ppo.lam: must be a valid number, got None"),
+        ("  lam: 0.02", "  lam: yes", "preset.ppo.lam: must be a valid number, got True"),
+        ("  lam: 0.02", "  lam: 1:30", "preset.ppo.lam: must be a valid number, got '1:30'"),
+        ("  lam: 0.02", "  lam: !tag 0.02", "preset.ppo.lam: has the tag '!tag'"),
+        ("  lam: 0.02", "  lam: {a: 1}", "preset.ppo.lam: must be a valid number"),
+        ("  clip: 0.2", "  clip: .inf", "preset.ppo.clip: must be a valid number"),
+        ("  learning_rate: 1e-3", "  learning_rate: .inf", "learning_rate: must be a valid number"),
+        ("  temperature: 1.5", "  temperature: .inf", "frozen.temperature: must be a valid number"),
+        ("  top_p: 0.6", "  top_p: 1.5", "must be less than or equal to 1, got 1.5"),
+        ("  top_p: 0.6", "  top_p: 0", "must be greater than 0, got 0"),
+        ("  top_k: 20", "  top_k: 2.5", "must be a valid integer, got 2.5"),
+        ("  top_k: 20", "  top_k: yes", "must be a valid integer, got True"),
+        ("  top_k: 20", "  top_k: 010", "frozen.top_k: must be a valid integer, got '010'"),
+        ("  top_k: 20", "  top_k: 2001-99-99", "must be a valid integer, got '2001-99-99'"),
+        ("  top_k: 20", f"  top_k: {'9' * 5000}", "frozen.top_k: must be a valid integer"),
+        ("  top_k: 20", "  ? [a, b]\n  : 20", "preset.frozen: a field's name must be one word"),
+        ("  top_k: 20", f"  top_k: {'[' * 5000}", "preset: nested too deeply"),
+        ("  top_k: 20", "  top_k: &a [*a]", "preset: nested too deeply, or an alias"),
+        ("seeds: [0, 1]", "seeds: [0, -1]", "preset.seeds.1: must be greater than or equal to 0"),
+        ("  form: suffix", "  form: prefix", "must be 'suffix' or 'rewrite', got 'prefix'"),
+        ("  form: suffix", "  form: suffix\n  form: suffix", "prompter.form: is set twice"),
+        (FROZEN, f"{FROZEN}\n{FROZEN}", "preset.models.F1: is set twice"),
+        (FROZEN, '  F1: "tiny:llama"', "preset.models.F1: must be a section of"),
+        (FROZEN, "  F1: {source: m, int8: 3}", "preset.models.F1.int8: must be a valid boolean"),
+        ("datasets: [help]", "datasets: []", "datasets: Tuple should have at least 1 item"),
+        ("datasets: [help]", "datasets: help", "datasets: must be a valid tuple, got 'help'"),
+        (ROLES, "architectures: [[P1],", "should have at least 2 items"),
+        ("  minibatch_size: 4", "  minibatch_size: \xff", "must be a valid integer"),
+        (ROLES, "architectures: [[P9, F1],", "preset.architectures: no model for role 'P9'"),
+        (
+            "  minibatch_size: 4",
+            "  minibatch_size: 3",
+            "ppo.minibatch_size: must divide batch_size",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_file_and_line(tmp_path, old, new, message):
@@ -100,14 +135,56 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path, old, new, message):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ":1: preset: the file is empty"),
+        (b"# nothing\n", ":1: preset: the file is empty"),
+        (b"name: a\ndatasets: [caf\xe9]\n", ":2: preset: not UTF-8 text"),
+        (b"only words", ":1: preset: must be a section of"),
+        (b"- a\n- b\n", ":1: preset: must be a section of"),
+        (b"name: a\x01", "not valid YAML"),
+    ],
+)
+def test_a_file_that_holds_no_preset_is_refused(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_preset(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    line=st.integers(0, 61),
+    text=st.text("abP1.-+:[]{}!&*?|>'\"#%@`,~ 0e\t", max_size=12),
+    whole=st.booleans(),
+)
+def test_no_edit_of_a_preset_ends_in_anything_but_a_config_error(
+    tmp_path_factory, line, text, whole
+):
+    lines = (PRESETS / "smoke.yaml").read_text().splitlines()
+    line %= len(lines)
+    lines[line] = text if whole else lines[line].partition(":")[0] + ": " + text
+    path = tmp_path_factory.mktemp("edited") / "mine.yaml"
+    path.write_text("\n".join(lines))
+    with contextlib.suppress(ConfigError):
+        load_preset(path)
+
+
+def test_ranges_hold_for_a_preset_that_is_changed_in_python(smoke):
+    with pytest.raises(ValueError, match="greater than 0"):
+        dataclasses.replace(smoke.ppo, clip=0.0)
+    with pytest.raises(ValueError, match="no model for role 'P7'"):
+        dataclasses.replace(smoke, architectures=(("P7", "F1"),))
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("  lam: 0.02\n", "", "preset.ppo: missing lam"),
-        ("architectures: [[P1, F1],", "architectures: [[P9, F1],", "no model for role 'P9'"),
-        ("  minibatch_size: 4", "  minibatch_size: 3", "minibatch_size must divide batch_size"),
-        ("  form: suffix", "  form: rewrite", "a warm start teaches suffixes"),
-        ("  train: 10", "  train: 2", "lora_centred needs more train prompts than lora_rank"),
         ("name: smoke", "name: [", "not valid YAML"),
+        ("  form: suffix", "  form: rewrite", "warm_start.steps: must be 0: a warm start teaches"),
+        ("  train: 10", "  train: 2", "lora_centred: needs more train prompts than lora_rank"),
     ],
 )
 def test_a_wrong_whole_is_refused(tmp_path, old, new, message):
@@ -166,8 +243,8 @@ def test_a_section_that_is_not_there_is_named_with_the_ones_that_are(paper):
     ("old", "new", "message"),
     [
         ("  target: 6 ", "  target: 0 ", "preset.ppo.adaptive_kl.target: must be greater than 0"),
-        ("  horizon: 10000 ", "  horizont: 10000 ", "preset.ppo.adaptive_kl: unknown field"),
-        ("lr_scheduler_type: constant", "lr_scheduler_type: cosine", "linear, constant"),
+        ("  horizon: 10000 ", "  horizont: 10000 ", "ppo.adaptive_kl.horizont: unknown field"),
+        ("lr_scheduler_type: constant", "lr_scheduler_type: cosine", "'linear' or 'constant'"),
     ],
 )
 def test_a_wrong_field_of_a_named_section_is_found_in_its_own_file(paper, old, new, message):

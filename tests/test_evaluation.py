@@ -7,7 +7,7 @@ from helpers.tables import runs_of
 
 from alignpro.evaluation import best_of, best_suffixes, constant, evaluate, per_kind, unchanged
 from alignpro.report.examples import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples
-from alignpro.statistics import prompt_means
+from alignpro.report.kept_runs import prompt_means
 from alignpro.texts import Prompt
 
 

@@ -1,22 +1,31 @@
 """8-bit products against full precision, which layers keep theirs, and who computes in bf16."""
 
+import contextlib
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from checkpoints import save_encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignpro import devices, models
-from alignpro.config import ModelSpec, load_preset
+from alignpro.config import ModelSpec, load_preset, load_reward_learning
 from alignpro.fast import linears
 from alignpro.fast.linears import Bf16Linear, Int8Linear, PackedLinear, arithmetic, to_bf16, to_fast
+from alignpro.models import ModelError
 from alignpro.prompter import add_lora
+from alignpro.reward_learning.learn import learn_reward
+from alignpro.scale.step_costs import PlanError, architecture
 
 INT8 = ModelSpec("tiny:llama", int8=True)
 
@@ -250,3 +259,68 @@ def test_a_random_source_has_the_configs_shapes_and_the_same_weights_each_time(t
         torch.testing.assert_close(second.state_dict()[name], tensor, rtol=0, atol=0)
     assert torch.equal(torch.random.get_rng_state(), before), "the caller's noise has moved"
     assert tokenizer.decode(tokenizer.encode("kept", add_special_tokens=False)) == "kept"
+
+
+PAIRS = pd.DataFrame({"prompt": ["a b", "c d"], "chosen": ["e", "f"], "rejected": ["g", "h"]})
+CODE = """
+from pathlib import Path
+Path({trace!r}).write_text("ran")
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_code_that_comes_with_a_checkpoint_is_never_run(tmp_path, known, monkeypatch):
+    """Every loader here, on a checkpoint whose code leaves a trace, even when the user says yes."""
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    folder, trace = save_encoder(tmp_path / "planted"), tmp_path / "trace"
+    (folder / "planted.py").write_text(CODE.format(trace=str(trace)))
+    code = {"AutoConfig": "BertConfig", "AutoTokenizer": ["BertTokenizerFast", None]}
+    code |= {"AutoModelForSequenceClassification": "BertForSequenceClassification"}
+    planted = {
+        auto: [f"planted.{n}" if n else n for n in name] if isinstance(name, list)
+        else f"planted.{name}"
+        for auto, name in code.items()
+    }  # fmt: skip
+    for file in ("config.json", "tokenizer_config.json"):
+        facts = json.loads((folder / file).read_text())
+        if file == "config.json" and not known:
+            facts["model_type"] = "planted"
+        (folder / file).write_text(json.dumps({**facts, "auto_map": planted}))
+    spec = ModelSpec(str(folder))
+    kind = AutoModelForSequenceClassification
+    loaders = [
+        lambda: models.load(spec, kind),
+        lambda: models.pretrained(AutoConfig, spec),
+        lambda: architecture(spec),
+        lambda: models.load(ModelSpec(f"random:{folder}"), kind),
+        lambda: learn_reward(
+            PAIRS, tmp_path / "learned", load_reward_learning("smoke"), 0, folder, progress=False
+        ),
+    ]
+    for loader in loaders:
+        with contextlib.nullcontext() if known else pytest.raises((ModelError, PlanError)):
+            loader()
+    assert not trace.exists()
+    if not known:
+        trusting = (
+            "from transformers import AutoConfig; "
+            f"AutoConfig.from_pretrained({str(folder)!r}, trust_remote_code=True)"
+        )
+        subprocess.run([sys.executable, "-c", trusting], check=True)
+        assert trace.exists(), "the planted code works"
+
+
+def test_the_memory_asked_for_follows_from_the_models(smoke, monkeypatch):
+    """Weights counted by hand: SmolLM2 has 134,515,008, tied embeddings once."""
+    monkeypatch.setattr(models, "dtype", lambda: torch.float32)
+    cpu = load_preset("cpu")
+    logits = 4 * cpu.ppo.minibatch_size * cpu.frozen.max_new_tokens * 49_152
+    expected = models.LIBRARIES + 2 * 4 * 134_515_008 + models.COPIES * logits
+    assert models.memory_needed(cpu, ("P1", "F1")) == expected
+    remote = {**cpu.models, "F1": ModelSpec("m", endpoint="http://localhost/v1")}
+    alone = models.memory_needed(dataclasses.replace(cpu, models=remote), ("P1", "F1"))
+    assert alone == expected - 4 * 134_515_008
+    assert models.memory_needed(smoke, ("P1", "F1")) < 1.1 * models.LIBRARIES
+    judged = dataclasses.replace(smoke, reward="F2")
+    assert models.memory_needed(judged, ("P1", "F1")) > models.memory_needed(smoke, ("P1", "F1"))

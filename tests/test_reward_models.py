@@ -122,7 +122,7 @@ def test_the_name_is_that_of_the_weights_and_not_of_their_place(gemma, tmp_path)
 
 def test_what_is_no_reward_model_is_refused_and_says_why(gemma, tmp_path):
     language_model = save_language_model("gemma", tmp_path / "lm")
-    with pytest.raises(ModelError, match="no checkpoint of a Gemma.*lacks score.weight"):
+    with pytest.raises(ModelError, match="not a checkpoint of a Gemma.*lacks score.weight"):
         RewardModel(ModelSpec(str(language_model)))(["x"], ["y"])
     classifier = save_reward_model(tmp_path / "classifier", labels=2)
     with pytest.raises(ModelError, match="has 2 outputs, a reward model has one"):
@@ -159,8 +159,11 @@ def test_another_reward_model_is_another_run(smoke, gemma, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("reward: R9", r"mine.yaml: reward: no model for role 'R9'; known: P1, F1, P2, F2"),
-        ("reward: 3", r"mine.yaml:2: preset.reward: must be str or nothing, got '3'"),
+        (
+            "reward: R9",
+            r"mine.yaml:2: preset.reward: no model for role 'R9'; known: P1, F1, P2, F2",
+        ),
+        ("reward: 3", r"mine.yaml:2: preset.reward: must be a valid string, got 3"),
     ],
 )
 def test_a_reward_that_no_role_has_is_refused(tmp_path, line, message):

@@ -8,7 +8,7 @@ import torch
 
 from alignpro import runs
 from alignpro.rewards import rubric
-from alignpro.runs import Run, RunError, function_name, require, stage_seed
+from alignpro.runs import Run, RunError, atomic_write, function_name, require, stage_seed
 
 
 @pytest.fixture
@@ -49,6 +49,41 @@ def test_another_reward_makes_another_run(tmp_path, smoke, run):
 def test_a_reward_that_cannot_be_told_from_another_is_refused():
     with pytest.raises(RunError, match="must be a function defined in a file"):
         function_name(functools.partial(rubric))
+
+
+def test_a_file_is_replaced_when_the_new_one_is_whole_and_not_before(tmp_path):
+    target = tmp_path / "deep" / "notes.txt"
+    with atomic_write(target) as partial:
+        partial.write_text("old")
+        assert not target.exists() and partial.suffix == ".txt"
+    with pytest.raises(KeyError), atomic_write(target) as partial:
+        partial.write_text("half of the n")
+        raise KeyError
+    assert target.read_text() == "old"
+    with atomic_write(target) as first, atomic_write(target) as second:
+        assert first != second, "two writers never share a path"
+        first.write_text("first")
+        second.write_text("second")
+    assert target.read_text() == "first", "the outer one finished last"
+    assert list(target.parent.iterdir()) == [target], "nothing else is left behind"
+
+
+def test_a_folder_that_another_process_finished_first_is_kept(tmp_path):
+    target = tmp_path / "model"
+    with atomic_write(target) as slow:
+        slow.mkdir()
+        (slow / "weights").write_text("slow")
+        with atomic_write(target) as fast:
+            fast.mkdir()
+            (fast / "weights").write_text("fast")
+    assert (target / "weights").read_text() == "fast"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_write_that_cannot_be_finished_is_an_error(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError), atomic_write(tmp_path / "taken") as partial:
+        partial.write_text("a file in place of a folder")
 
 
 def test_the_newest_checkpoint_comes_back_exactly(run):

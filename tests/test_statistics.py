@@ -5,7 +5,7 @@ import pytest
 from helpers.tables import runs_of, table_of
 from scipy import stats
 
-from alignpro.statistics import bootstrap, paired_gain, summary, variance_change
+from alignpro.statistics import _variance_parts, bootstrap, paired_gain, summary, variance_change
 
 
 def test_the_bootstrap_is_that_of_scipy_over_the_prompts_of_one_run():
@@ -16,7 +16,37 @@ def test_the_bootstrap_is_that_of_scipy_over_the_prompts_of_one_run():
         ).confidence_interval
         transform = np.log if statistic is not np.mean else None
         ours = bootstrap(values[None], statistic=transform, resamples=20_000)
-        assert ours == pytest.approx([theirs.low, theirs.high], abs=0.01)
+        # Ours is as much wider as Student's t, and the error with n − 1, ask for.
+        middle = statistic(values, axis=0)
+        wider = stats.t.ppf(0.975, 79) / stats.norm.ppf(0.975) * np.sqrt(80 / 79)
+        ends = middle + wider * (np.array([theirs.low, theirs.high]) - middle)
+        assert ours == pytest.approx(ends, abs=0.01)
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 5, 10])
+def test_the_interval_of_few_prompts_is_that_of_student(prompts):
+    rng, covered = np.random.default_rng(prompts), 0
+    for seed in range(400):
+        values = rng.normal(size=(1, prompts))
+        low, high = bootstrap(values, resamples=400, seed=seed)
+        covered += low <= 0 <= high
+    assert 0.92 < covered / 400 < 0.985
+    theirs = stats.t.interval(0.95, prompts - 1, values.mean(), stats.sem(values[0]))
+    assert high - low == pytest.approx(theirs[1] - theirs[0])
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_the_interval_of_few_runs_covers_the_truth_where_runs_differ(runs):
+    rng, covered = np.random.default_rng(runs), 0
+    for seed in range(400):
+        values = rng.normal(0, 0.3, (runs, 1)) + rng.normal(0, 1, 40) + rng.normal(0, 1, (runs, 40))
+        low, high = bootstrap(values, resamples=400, seed=seed)
+        covered += low <= 0 <= high
+    assert covered / 400 > 0.91
+
+
+def test_one_prompt_tells_nothing_about_others():
+    assert bootstrap([[0.3], [0.4]]).tolist() == [-np.inf, np.inf]
 
 
 def test_the_bootstrap_draws_runs_and_prompts_apart():
@@ -67,9 +97,10 @@ def test_the_bootstrap_refuses_a_level_in_per_cent():
 def test_mean_and_variances_by_hand():
     result = summary(table_of({"A": [[0.0, 1.0], [1.0, 1.0]]}), resamples=200).loc["A"]
     assert result["mean"] == 0.75
-    assert result["variance"] == pytest.approx(0.1875)
-    assert result["within"] == pytest.approx((0.25 + 0) / 2)
-    assert result["across"] == pytest.approx(0.0625)
+    # Sample variances 1/2 and 0; that of the means, 1/8, is what the noise of two answers makes.
+    assert result["within"] == pytest.approx((0.5 + 0) / 2)
+    assert result["across"] == pytest.approx(0.125 - 0.25 / 2)
+    assert result["variance"] == pytest.approx(0.25)
     assert (result["prompts"], result["samples"]) == (2, 2)
 
 
@@ -77,11 +108,32 @@ def test_mean_and_variances_by_hand():
 def test_the_variance_is_the_sum_of_its_sources(runs):
     rewards = np.random.default_rng(0).random((runs, 30, 5)) + np.arange(runs)[:, None, None] / 4
     result = summary(runs_of({"A": rewards}), resamples=200).loc["A"]
-    assert result["variance"] == pytest.approx(rewards.var())
+    assert result["variance"] == pytest.approx(rewards.var(), rel=0.2)
     assert result["variance"] == pytest.approx(
         result["within"] + result["across"] + result["runs_apart"]
     )
     assert (result["runs_apart"] > 0) == (runs > 1)
+
+
+def test_the_variances_of_few_answers_are_unbiased():
+    """Components 1, 4 and 9 from two runs of three prompts with two answers each."""
+    rng, found = np.random.default_rng(8), []
+    for _ in range(4000):
+        prompts = rng.normal(0, 2, (1, 3, 1)), rng.normal(0, 3, (2, 1, 1))
+        rewards = sum(prompts) + rng.normal(0, 1, (2, 3, 2))
+        found.append(_variance_parts(rewards))
+    within, across, runs_apart = np.mean(found, axis=0)
+    assert within == pytest.approx(1, rel=0.05)
+    assert across == pytest.approx(4, rel=0.1)
+    assert runs_apart == pytest.approx(9, rel=0.1)
+
+
+def test_one_answer_per_prompt_leaves_the_variance_whole():
+    rewards = np.random.default_rng(9).random((30, 1))
+    result = summary(table_of({"A": rewards}), 100).loc["A"]
+    assert np.isnan(result["within"])
+    assert result["variance"] == result["across"] == pytest.approx(rewards.var(ddof=1))
+    assert result["variance_low"] < result["variance"] < result["variance_high"]
 
 
 def test_the_paired_gain_is_that_of_a_paired_t_test():
@@ -126,7 +178,9 @@ def test_the_gain_over_several_runs_by_hand():
     assert gain["effect_size"] == pytest.approx(0.3 / np.sqrt(0.02))
     assert gain["detectable"] == pytest.approx(2.8 * np.sqrt(0.02))
     assert (gain["runs"], gain["prompts"]) == (2, 2)
-    assert (gain["low"], gain["high"]) == (pytest.approx(0.1), pytest.approx(0.5))
+    # Two degrees of freedom, by Satterthwaite.
+    half = stats.t.ppf(0.975, 2) * np.sqrt(0.02)
+    assert (gain["high"] - gain["low"]) / 2 == pytest.approx(half)
 
 
 def test_a_detectable_difference_is_found_four_times_in_five():
@@ -162,14 +216,19 @@ def test_runs_that_answered_other_prompts_are_refused():
 
 
 def test_the_change_of_the_variance_by_hand():
-    """From answers 0 and 1 to answers ½ and 1: 1/4 -> 1/16, all of it within the prompts."""
+    """From answers 0 and 1 to answers ½ and 1: a sample variance of 1/2 -> 1/8 within prompts.
+
+    The prompts' means are all alike, where the noise of two answers would set them apart: so the
+    variance across prompts is estimated as −1/4 -> −1/16.
+    """
     table = table_of({"A": [[0.5, 1.0]] * 4, "B": [[0.0, 1.0]] * 4})
     changes = variance_change(table, "A", "B", 200)
+    assert changes.loc["within"].tolist() == pytest.approx([1 / 8 - 1 / 2] * 3)
     assert changes.loc["variance"].tolist() == pytest.approx([1 / 16 - 1 / 4] * 3)
-    assert changes.loc["within"].tolist() == pytest.approx([1 / 16 - 1 / 4] * 3)
     across = table_of({"A": [[0.0, 0.0], [1.0, 1.0]], "B": [[0.0, 1.0], [0.0, 1.0]]})
     changes = variance_change(across, "A", "B", 200)
-    assert changes["change"].tolist() == pytest.approx([0, -1 / 4])
+    # A: 0 within, 1/2 across. B: 1/2 within, −1/4 across.
+    assert changes["change"].tolist() == pytest.approx([1 / 2 - 1 / 4, -1 / 2])
 
 
 def test_the_change_of_the_variance_is_the_difference_of_two_summaries():

@@ -21,7 +21,7 @@ from alignpro.data import load_prompts
 from alignpro.judging.llm_judge import Judge
 from alignpro.judging.report import reward_judge
 from alignpro.rewards import rubric
-from alignpro.runs import provenance, write_json
+from alignpro.runs import atomic_write, provenance, write_json
 from alignpro.sources.weights import smollm2_folder
 from alignpro.texts import Response
 
@@ -106,9 +106,8 @@ def measure(
             said = judge.compare(asked, "runs/local_judge.sqlite")
             said.insert(3, "ended_a", a["ended"][prompts].tolist())
             said.insert(4, "ended_b", b["ended"][prompts].tolist())
-            partial = folder / "verdicts.partial"
-            said.to_json(partial, orient="records", lines=True, force_ascii=False)
-            partial.rename(folder / f"{name.replace(' ', '_')}.jsonl")
+            with atomic_write(folder / f"{name.replace(' ', '_')}.jsonl") as partial:
+                said.to_json(partial, orient="records", lines=True, force_ascii=False)
     dataset = a["dataset"].iloc[0]
     write_json(folder / "card.json", card(model, dataset, system_prompts, pairs, max_tokens))
 

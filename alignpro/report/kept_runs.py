@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from alignpro.runs import RESULTS
-from alignpro.statistics import summary
+from alignpro.statistics import paired_gain, summary
 
 # What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
 TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
@@ -96,3 +96,22 @@ def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+
+
+def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean reward by prompt (rows, ids) and configuration (columns), over all runs."""
+    return table.pivot_table(index="id", columns="configuration", values="reward", sort=False)
+
+
+def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
+    """A row a run: mean reward of each configuration, and Align-Pro's gain over No Fine-Tuning.
+
+    `tables` maps a run's name to its evaluation table; the gain is paired by prompt, with its
+    standard error and 95 % interval.
+    """
+    rows = {}
+    for name, table in tables.items():
+        means = table.groupby("configuration", sort=False)["reward"].mean()
+        gain = paired_gain(table, "Align-Pro", "No Fine-Tuning", resamples)
+        rows[name] = {**means, **gain}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")

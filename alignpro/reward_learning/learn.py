@@ -23,7 +23,7 @@ from alignpro import devices, models
 from alignpro.config import ModelSpec, RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
 from alignpro.rewards import RewardModel
-from alignpro.runs import RunError, digest, provenance, write_json
+from alignpro.runs import RunError, atomic_write, digest, provenance, write_json
 from alignpro.sources.weights import minilm_folder
 
 
@@ -73,7 +73,7 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
     # The trainer's collator hands over no segment ids: the saved tokenizer must not either, or
     # the model would be asked for scores on inputs that it was not trained on.
     names = ["input_ids", "attention_mask"]
-    tokenizer = AutoTokenizer.from_pretrained(base, model_input_names=names)
+    tokenizer = models.pretrained(AutoTokenizer, ModelSpec(base), model_input_names=names)
     if tokenizer.chat_template is not None:
         raise RunError(f"{base}: has a chat template; reward learning here takes an encoder")
     prompts = table["prompt"].tolist()
@@ -114,11 +114,11 @@ def _with_head(base: str, seed: int) -> torch.nn.Module:
     transformers_logging.set_verbosity_error()  # it would warn of the missing head
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            base,
+        model, report = models.pretrained(
+            AutoModelForSequenceClassification,
+            ModelSpec(base),
             num_labels=1,
             dtype=torch.float32,
-            trust_remote_code=False,
             output_loading_info=True,
         )
     transformers_logging.set_verbosity(verbosity)
@@ -135,11 +135,10 @@ def _last_checkpoint(work: Path) -> str | None:
 
 
 def _publish(trainer, card: dict, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    trainer.model.save_pretrained(partial, safe_serialization=True)
-    trainer.processing_class.save_pretrained(partial)
-    write_json(partial / "card.json", card)
-    partial.rename(folder)
+    with atomic_write(folder) as partial:
+        trainer.model.save_pretrained(partial, safe_serialization=True)
+        trainer.processing_class.save_pretrained(partial)
+        write_json(partial / "card.json", card)
 
 
 @dataclasses.dataclass(frozen=True)

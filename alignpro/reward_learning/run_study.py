@@ -21,7 +21,15 @@ from alignpro.reward_learning.learn import ScaledReward, learn_reward
 from alignpro.reward_learning.preferences import as_preferences, menu_suffixes
 from alignpro.reward_learning.study import column, labelled, study_folder
 from alignpro.rewards import rubric
-from alignpro.runs import RESULTS, code_digest, digest, provenance, stage_seed, write_json
+from alignpro.runs import (
+    RESULTS,
+    atomic_write,
+    code_digest,
+    digest,
+    provenance,
+    stage_seed,
+    write_json,
+)
 
 
 def run_study(
@@ -68,25 +76,23 @@ def run_study(
 
 
 def _export(target: Path, tables: dict, steps: list[dict], facts: dict, card: dict) -> None:
-    """Write all files of a study beside `target`, then put them in its place."""
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, table in tables.items():
-        table.to_parquet(partial / f"{name}.parquet", index=False)
-    (partial / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
-    write_json(partial / "config.json", facts)
-    write_json(partial / "card.json", card)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    """Write all files of a study to the folder `target`, in place of an earlier study."""
+    with atomic_write(target) as partial:
+        partial.mkdir()
+        for name, table in tables.items():
+            table.to_parquet(partial / f"{name}.parquet", index=False)
+        (partial / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+        write_json(partial / "config.json", facts)
+        write_json(partial / "card.json", card)
+        shutil.rmtree(target, ignore_errors=True)
 
 
 def _kept(path: Path, made: Callable[..., pd.DataFrame], *arguments) -> pd.DataFrame:
     """The table at `path`, made from `arguments` where it is not there."""
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        made(*arguments).to_parquet(partial, index=False)
-        partial.rename(path)
+        table = made(*arguments)
+        with atomic_write(path) as partial:
+            table.to_parquet(partial, index=False)
     return pd.read_parquet(path)
 
 

