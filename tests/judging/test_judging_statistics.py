@@ -1,6 +1,5 @@
 """Win rates against hand computation, closed forms and other people's estimators."""
 
-import json
 import math
 
 import numpy as np
@@ -10,15 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from alignpro.judging.protocol import Pair
 from alignpro.judging.report import (
     by_prompt,
     first_shown_rate,
     flip_rate,
-    read_human_preferences,
-    read_pairs,
     report,
     reward_judge,
+    self_preference,
     validate,
 )
 from alignpro.judging.win_rates import length_adjusted, win_rate
@@ -289,71 +286,7 @@ def test_the_reward_judge_has_no_favourite_place(rewards, margin):
     assert list(table.columns[:6]) == columns
 
 
-# Files and human preferences
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def test_response_files_meet_by_prompt_and_turn(tmp_path):
-    a = [("q", "q1"), ("p", "p1"), ("p", "p2")]
-    b = [("p", "P1"), ("q", "Q1"), ("p", "P2")]
-    files = [
-        write(tmp_path / f"{name}.jsonl", [{"prompt": p, "response": r} for p, r in rows])
-        for name, rows in (("a", a), ("b", b))
-    ]
-    expected = [("q", "q1", "Q1"), ("p", "p1", "P1"), ("p", "p2", "P2")]
-    assert read_pairs(*files) == [Pair(*row) for row in expected]
-    frame = pd.DataFrame(b, columns=["prompt", "response"])
-    frame.to_csv(tmp_path / "b.csv", index=False)
-    frame.to_parquet(tmp_path / "b.parquet")
-    frame.to_json(tmp_path / "b.json", orient="records")
-    for suffix in ("csv", "parquet", "json"):
-        assert read_pairs(files[0], tmp_path / f"b.{suffix}") == [Pair(*row) for row in expected]
-
-
-def test_responses_without_a_partner_are_refused_by_their_prompt(tmp_path):
-    rows = [{"prompt": "p", "response": "x"}, {"prompt": "alone", "response": "y"}]
-    a, b = write(tmp_path / "a.jsonl", rows), write(tmp_path / "b.jsonl", rows[:1])
-    with pytest.raises(ValueError, match="1 responses .* 'alone'"):
-        read_pairs(a, b)
-    with pytest.raises(ValueError, match="no partner"):
-        read_pairs(b, a)
-
-
-def test_texts_that_look_like_nothing_or_like_numbers_stay_texts(tmp_path):
-    frame = pd.DataFrame({"prompt": ["1", "2024-01-01"], "response": ["NA", "null"]})
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    file = write(tmp_path / "b.jsonl", frame.to_dict("records"))
-    expected = [Pair("1", "NA", "NA"), Pair("2024-01-01", "null", "null")]
-    assert read_pairs(tmp_path / "a.csv", file) == expected
-
-
-HUMAN = [
-    {"instruction": "p", "response1": "x", "response2": "y", "label": 1},
-    {"instruction": "q", "response1": "x", "response2": "y", "label": "2"},
-    {"instruction": "r", "response1": "x", "response2": "y", "label": "Tie"},
-]
-
-
-def test_human_preferences_are_read_with_their_labels(tmp_path):
-    pairs, labels = read_human_preferences(write(tmp_path / "human.jsonl", HUMAN))
-    assert labels == [1.0, 0.0, 0.5] and pairs[1] == Pair("q", "x", "y")
-    pd.DataFrame(HUMAN).to_csv(tmp_path / "human.csv", index=False)
-    assert read_human_preferences(tmp_path / "human.csv") == (pairs, labels)
-
-
-def test_missing_columns_and_unknown_labels_are_named(tmp_path):
-    cut = [{k: v for k, v in row.items() if k not in ("label", "response2")} for row in HUMAN]
-    with pytest.raises(ValueError, match="no column response2, label; it has instruction, resp"):
-        read_human_preferences(write(tmp_path / "cut.jsonl", cut))
-    odd = [*HUMAN, {**HUMAN[0], "label": "B"}]
-    with pytest.raises(ValueError, match="row 3: the label 'b' is none of 1, 2, tie"):
-        read_human_preferences(write(tmp_path / "odd.jsonl", odd))
-    with pytest.raises(ValueError, match=r"must end in one of \.jsonl"):
-        read_human_preferences(tmp_path / "human.txt")
+# How far a judge can be believed
 
 
 def test_a_judge_measured_against_labels_by_hand():
@@ -366,3 +299,57 @@ def test_a_judge_measured_against_labels_by_hand():
     assert result.flips == flip_rate(MIXED) and result.first_shown == first_shown_rate(MIXED)
     with pytest.raises(ValueError, match="6 pairs were judged, but there are 2 labels"):
         validate(MIXED, [1, 0])
+
+
+def judged(rows):
+    """A table of verdicts, by prompts and preferences."""
+    table = pd.DataFrame(rows, columns=["prompt", "preference"])
+    return table.assign(a="x", b="y", a_first=None, b_first=None)
+
+
+def test_self_preference_by_hand():
+    """Own: ½, 1 and 0 of three the labels prefer; other: 1 of one; a tie and an unknown are out."""
+    table = judged(
+        [("p", 0.5), ("p", 1.0), ("q", 0.0), ("q", 0.0), ("r", 1.0), ("r", math.nan)]
+    )  # fmt: skip
+    found = self_preference(table, [1, 1, 1, 0, 0.5, 1], "a", ENOUGH)
+    assert (found["own found"], found["other found"], found["pairs"]) == (0.5, 1.0, 4)
+    assert found["self-preference"] == -0.5
+    assert math.isnan(found["low"]), "some resample of the prompts has no pair of the other kind"
+    mirrored = table.assign(preference=1 - table["preference"])
+    assert self_preference(mirrored, [0, 0, 0, 1, 0.5, 0], "b", ENOUGH) == pytest.approx(
+        found, nan_ok=True
+    )
+    with pytest.raises(ValueError, match="own must be 'a' or 'b'"):
+        self_preference(table, [1] * 6, "A")
+    with pytest.raises(ValueError, match="6 pairs were judged, but there are 2 labels"):
+        self_preference(table, [1, 0], "a")
+
+
+@pytest.mark.parametrize(
+    ("bias", "noise", "expected"),
+    [(0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.3, 0.2, 0.3)],
+)
+def test_self_preference_is_that_of_a_simulated_judge(bias, noise, expected):
+    """A judge takes its own with chance `bias`, guesses with `noise`, else follows the label.
+
+    It takes its own in bias + noise / 2 + rest of the pairs where that is right, and the other in
+    noise / 2 + rest where that is right: they differ by `bias`, whatever the noise, and although
+    its own responses are the worse ones.
+    """
+    rng = np.random.default_rng(0)
+    labels = (rng.random(4000) < 0.3).astype(float)
+    chance = rng.random(4000)
+    said = np.where(chance < bias, 1.0, labels)
+    said = np.where(chance > 1 - noise, rng.integers(0, 2, 4000), said)
+    table = judged(zip((f"prompt {i // 2}" for i in range(4000)), said))
+    found = self_preference(table, labels, "a", ENOUGH)
+    assert found["self-preference"] == pytest.approx(expected, abs=0.04)
+    assert found["low"] <= expected <= found["high"]
+    assert found["high"] - found["low"] < 0.1
+
+
+def test_self_preference_without_pairs_of_both_kinds_does_not_exist():
+    for preferences, labels in (([1.0, 0.0], [1, 1]), ([math.nan], [1]), ([1.0], [1])):
+        found = self_preference(judged([("p", x) for x in preferences]), labels, "a", ENOUGH)
+        assert math.isnan(found["self-preference"]) and math.isnan(found["low"])
