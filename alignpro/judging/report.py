@@ -160,7 +160,7 @@ def self_preference(
     - low, high: the 95 % bootstrap interval over prompts, from `resamples` draws.
     - pairs: the number of pairs that count: the judge has a preference, and the label is no tie.
 
-    What does not exist is NaN: without pairs of both kinds, or where some draw lacks one kind.
+    Without pairs of both kinds these are NaN, and draws that lack one kind are left out.
     The measure follows Wataoka et al., "Self-Preference Bias in LLM-as-a-Judge" (2024).
     Raises ValueError where there are not as many labels as rows, or for another `own`.
     """
@@ -181,18 +181,16 @@ def self_preference(
     sums = rows.groupby(table["prompt"].to_numpy()[rows.index], sort=True).sum().to_numpy()
 
     def found(means: np.ndarray) -> np.ndarray:
-        """Both shares [..., 2] from mean sums by prompt [..., 4]."""
-        with np.errstate(invalid="ignore"):
-            return means[..., [0, 2]] / means[..., [1, 3]]
+        """Both shares [..., 2] from mean sums by prompt [..., 4], where they exist."""
+        means = means[(means[..., [1, 3]] > 0).all(axis=-1)]
+        return means[..., [0, 2]] / means[..., [1, 3]]
 
-    def difference(means: np.ndarray) -> np.ndarray:
-        shares = found(means)
-        return shares[..., 0] - shares[..., 1]
-
-    low, high = math.nan, math.nan
-    if len(sums) > 1:
-        low, high = bootstrap(sums[None], statistic=difference, resamples=resamples)
-    own_found, other_found = found(sums.sum(axis=0))
+    own_found = other_found = low = high = math.nan
+    if (sums[:, [1, 3]].sum(axis=0) > 0).all():
+        own_found, other_found = found(sums.mean(axis=0, keepdims=True))[0]
+        low, high = bootstrap(
+            sums[None], statistic=lambda means: -np.diff(found(means))[:, 0], resamples=resamples
+        )
     return {
         "own found": float(own_found),
         "other found": float(other_found),
