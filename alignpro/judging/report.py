@@ -160,7 +160,8 @@ def self_preference(
     - low, high: the 95 % bootstrap interval over prompts, from `resamples` draws.
     - pairs: the number of pairs that count: the judge has a preference, and the label is no tie.
 
-    Without pairs of both kinds these are NaN, and draws that lack one kind are left out.
+    Without pairs of both kinds the shares are NaN, and without two prompts of each kind so is the
+    interval. Draws that lack one kind are left out.
     The measure follows Wataoka et al., "Self-Preference Bias in LLM-as-a-Judge" (2024).
     Raises ValueError where there are not as many labels as rows, or for another `own`.
     """
@@ -186,11 +187,14 @@ def self_preference(
         return means[..., [0, 2]] / means[..., [1, 3]]
 
     own_found = other_found = low = high = math.nan
-    if (sums[:, [1, 3]].sum(axis=0) > 0).all():
+    prompts = (sums[:, [1, 3]] > 0).sum(axis=0).min()  # of the rarer kind
+    if prompts > 0:
         own_found, other_found = found(sums.mean(axis=0, keepdims=True))[0]
-        low, high = bootstrap(
+    if prompts > 1:
+        interval = bootstrap(
             sums[None], statistic=lambda means: -np.diff(found(means))[:, 0], resamples=resamples
         )
+        low, high = np.clip(interval, -1, 1)
     return {
         "own found": float(own_found),
         "other found": float(other_found),

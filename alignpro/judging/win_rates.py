@@ -57,11 +57,12 @@ class WinRate:
 def win_rate(preferences: Iterable, resamples: int = 10_000, seed: int = 0) -> WinRate:
     """The win rate of A from `preferences`, one per prompt.
 
-    The standard error is the sample standard deviation (n − 1) over √n. The interval is a
-    percentile bootstrap with `resamples` draws, seeded by `seed`; the order of the preferences does
-    not matter. One preference has no error and no interval, and none has no rate. Where all
-    preferences are equal, the interval has no width although the rate is not certain: read the sign
-    test instead. Raises ValueError naming the index of a value that is not in [0, 1].
+    The standard error is the sample standard deviation (n − 1) over √n. The interval is that of
+    :func:`alignpro.statistics.bootstrap` with `resamples` draws, seeded by `seed`, cut to [0, 1];
+    the order of the preferences does not matter. One preference has no error and no interval, and
+    none has no rate. Where all preferences are equal, the interval has no width although the rate
+    is not certain: read the sign test instead. Raises ValueError naming the index of a value that
+    is not in [0, 1].
     """
     values = _floats(preferences)
     for index in np.flatnonzero((values < 0) | (values > 1)):

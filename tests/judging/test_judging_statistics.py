@@ -309,15 +309,16 @@ def judged(rows):
 
 def test_self_preference_by_hand():
     """Own: ½, 1 and 0 of three the labels prefer; other: 1 of one; a tie and an unknown are out."""
-    table = judged(
-        [("p", 0.5), ("p", 1.0), ("q", 0.0), ("q", 0.0), ("r", 1.0), ("r", math.nan)]
-    )  # fmt: skip
+    rows = [("p", 0.5), ("p", 1.0), ("q", 0.0), ("q", 0.0), ("r", 1.0), ("r", math.nan)]
+    table = judged(rows)
     found = self_preference(table, [1, 1, 1, 0, 0.5, 1], "a", ENOUGH)
     assert (found["own found"], found["other found"], found["pairs"]) == (0.5, 1.0, 4)
     assert found["self-preference"] == -0.5
-    assert (found["low"], found["high"]) == (-1.0, -0.5), "q twice, or p and q"
+    assert math.isnan(found["low"]), "only one prompt has a pair where the other is preferred"
     mirrored = table.assign(preference=1 - table["preference"])
-    assert self_preference(mirrored, [0, 0, 0, 1, 0.5, 0], "b", ENOUGH) == pytest.approx(found)
+    assert self_preference(mirrored, [0, 0, 0, 1, 0.5, 0], "b", ENOUGH) == pytest.approx(
+        found, nan_ok=True
+    )
     with pytest.raises(ValueError, match="own must be 'a' or 'b'"):
         self_preference(table, [1] * 6, "A")
     with pytest.raises(ValueError, match="6 pairs were judged, but there are 2 labels"):
