@@ -174,14 +174,28 @@ by_margin = pd.DataFrame(lines).T
 
 # %%
 names = ("Align-Pro", "No Fine-Tuning")
-judging.verdict_shares(by_margin, names, "Reward judge, no GPT-4: shares by margin")
+judging.verdict_shares(by_margin, names, "Reward judge, no GPT-4: shares by margin");
 # %% [markdown]
 # *Shares of pairs that Align-Pro wins, ties and loses, by the reward judge, for five margins.* The
 # margin moves pairs between wins and ties, so a table of wins alone depends on it. The win rate
 # depends on it less, because it counts a tie as half a win:
 
-# %%
-by_margin[["win rate", "low", "high", "at equal length", "sign test", "pairs", "prompts"]].round(3)
+# %% tags=["hide-input"]
+def shown(reports, *columns):
+    """`columns` of `reports` as text: counts as integers, all else with three decimals."""
+
+    def text(column):
+        if column.name in ("pairs", "unknown", "prompts", "seeds"):
+            return column.map("{:.0f}".format)
+        if column.name == "sign test":
+            return column.map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}")
+        return column.map("{:.3f}".format)
+
+    return reports[list(columns)].apply(text)
+
+
+rates = ("win rate", "low", "high", "at equal length", "sign test")
+shown(by_margin, *rates, "pairs", "prompts")
 
 # %% [markdown]
 # *low* and *high* are a 95 % bootstrap interval over *prompts*, because the four answers to one
@@ -197,14 +211,14 @@ by_margin[["win rate", "low", "high", "at equal length", "sign test", "pairs", "
 # %%
 others = [name for name in table["configuration"].unique() if name != "Align-Pro"]
 against = pd.DataFrame({f"vs {b}": report(judged(table, "Align-Pro", b, MARGIN)) for b in others}).T
-judging.win_rates(against, f"Reward judge, no GPT-4: Align-Pro, margin {MARGIN:g}")
+judging.win_rates(against, f"Reward judge, no GPT-4: Align-Pro, margin {MARGIN:g}");
 # %% [markdown]
 # *Win rate of Align-Pro against each baseline by the reward judge: dots with 95 % intervals over
 # prompts, diamonds at equal length.* To the right of the line, Align-Pro wins more than it loses.
 # Where the diamond is closer to the line than the dot, part of the advantage came with length.
 
 # %%
-against[["A", "tie", "B", "win rate", "low", "high", "at equal length", "sign test"]].round(3)
+shown(against, "A", "tie", "B", *rates)
 
 # %% [markdown]
 # ## Table 1: the paper's and ours
@@ -232,8 +246,7 @@ ours = arrange(cells).reindex(paper.index)
 ours.map(lambda percent: "not run" if pd.isna(percent) else f"{percent:.0f}")
 
 # %%
-columns = ["win rate", "low", "high", "at equal length", "sign test", "prompts", "pairs", "seeds"]
-cells[columns].round(3)
+shown(cells, *rates, "prompts", "seeds")
 
 # %%
 low, high = paper.xs("A", axis=1, level=1).min().min(), paper.xs("A", axis=1, level=1).max().max()
@@ -300,14 +313,14 @@ reports = pd.DataFrame(
     {"rubric": report(gold)} | {f"SmolLM2, {name}": report(t) for name, t in kept.items()}
 ).T
 title = "The rubric, and SmolLM2-135M as a judge of the same pairs"
-judging.verdict_shares(reports, names, title)
+judging.verdict_shares(reports, names, title);
 # %% [markdown]
 # *Verdicts on the 40 pairs: the rubric's, and SmolLM2's under two system prompts.* The hatched part
 # could not be read in one order or the other. Many scripts drop these replies in silence. They
 # still print a win rate:
 
 # %%
-reports[["win rate", "low", "high", "pairs", "unknown"]].round(3)
+shown(reports, "win rate", "low", "high", "pairs", "unknown")
 
 # %% [markdown]
 # An interval without any width does not mean certainty. It means that all verdicts in it are the
