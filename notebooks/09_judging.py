@@ -191,7 +191,7 @@ def shown(reports, *columns):
             return column.map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}")
         return column.map("{:.3f}".format)
 
-    return reports[list(columns)].apply(text)
+    return reports[list(columns)].apply(text).replace("nan", "–")
 
 
 rates = ("win rate", "low", "high", "at equal length", "sign test")
@@ -337,11 +337,11 @@ def quality(verdicts, labels):
     return {
         "replies read": f"{read.sum()} of {read.size}",
         "pairs known": f"{found.agreement.n} of {len(verdicts)}",
-        "agreement": found.agreement.rate,
-        "low": found.agreement.low,
-        "high": found.agreement.high,
-        "flips": found.flips,
-        "first shown": found.first_shown,
+        "agreement": round(found.agreement.rate, 2),
+        "low": round(found.agreement.low, 2),
+        "high": round(found.agreement.high, 2),
+        "flips": round(found.flips, 2),
+        "first shown": round(found.first_shown, 2),
     }
 
 
