@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROOFS = ROOT / "proofs"
 PAGE = ROOT / "book" / "proofs.md"
-BEGIN, END = "% Written by tools/proofs.py, from here", "% to here."
+BEGIN, END = "<!-- Written by tools/proofs.py, from here -->", "<!-- to here -->"
 MARK = "*Checked by machine:*"
 
 THEOREM = re.compile(
