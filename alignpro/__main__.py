@@ -1,4 +1,4 @@
-"""The command line: `python -m alignpro reproduce`, `learn-reward` or `plan`, with `--preset NAME`."""
+"""The command line: `python -m alignpro COMMAND --preset NAME`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _positive(kind: type) -> Callable:
 
 def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run the study of a learned reward, or resume it."""
-    from alignpro.config import load_reward_learning
+    from alignpro.reward_learning.config import load_reward_learning
 
     config = load_reward_learning(preset.name)
     from alignpro.reward_learning.run_study import run_study

@@ -8,26 +8,22 @@ they are complete.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import inspect
 import json
 import os
-import platform
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from alignpro.config import Preset, described
+from alignpro.sources.provenance import provenance
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE.parent / "results"
 STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
-VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
 
 
 class RunError(RuntimeError):
@@ -105,39 +101,6 @@ def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def provenance() -> dict:
-    """Return versions, commit, hardware and date: what makes a result checkable."""
-    import torch
-
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
-        "hardware": {
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "cpu": _cpu_name(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
-
-
-def _commit() -> str | None:
-    if not (PACKAGE.parent / ".git").exists() or shutil.which("git") is None:
-        return None
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 class Run:

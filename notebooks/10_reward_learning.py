@@ -58,7 +58,8 @@ preference_file = ""  # JSONL or Parquet with prompt, chosen, rejected: learns f
 import pandas as pd
 
 from alignpro.figures import rewards, style
-from alignpro.config import load_preset, load_reward_learning
+from alignpro.config import load_preset
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.run_study import run_study
 from alignpro.reward_learning.study import read_study, study_folder
 
@@ -110,8 +111,8 @@ print(f"labels that contradict r*: {contrary:.0%}; pairs that are nearly a coin 
 # `RewardTrainer` lowers −log σ(r(x, chosen) − r(x, rejected)), the likelihood of Eq. 1:
 #
 # ```python
-# from alignpro.config import load_reward_learning
-# from alignpro.reward_learning import learn_reward
+# from alignpro.reward_learning.config import load_reward_learning
+# from alignpro.reward_learning.learn import learn_reward
 #
 # reward = learn_reward("preferences.jsonl", "runs/my-reward", load_reward_learning("cpu"), seed=0)
 # reward(["How do I boil an egg?"], ["Put it into boiling water for seven minutes."])

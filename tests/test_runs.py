@@ -10,6 +10,7 @@ import torch
 from alignpro import runs
 from alignpro.rewards import rubric
 from alignpro.runs import Run, RunError, atomic_write, function_name, require, stage_seed
+from alignpro.sources import provenance
 
 
 @pytest.fixture
@@ -145,8 +146,8 @@ def test_a_card_needs_no_git(run, monkeypatch):
 
 def test_a_copy_inside_another_repository_has_no_commit(run, tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    monkeypatch.setattr(runs, "PACKAGE", tmp_path / "copy" / "alignpro")
-    assert runs.provenance()["commit"] is None
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path / "copy")
+    assert provenance.provenance()["commit"] is None
 
 
 def test_a_card_says_what_a_result_needs(run):

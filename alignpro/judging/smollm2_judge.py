@@ -21,7 +21,8 @@ from alignpro.data import load_prompts
 from alignpro.judging.llm_judge import Judge
 from alignpro.judging.report import reward_judge
 from alignpro.rewards import rubric
-from alignpro.runs import atomic_write, provenance, write_json
+from alignpro.runs import atomic_write, write_json
+from alignpro.sources.provenance import provenance
 from alignpro.sources.weights import smollm2_folder
 from alignpro.texts import Response
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro.config import Preset, RewardLearningConfig, described
+from alignpro.config import Preset, described
 from alignpro.evaluation import evaluate, unchanged
 from alignpro.experiments import Cell
+from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.learn import ScaledReward, learn_reward
 from alignpro.reward_learning.preferences import as_preferences, menu_suffixes
 from alignpro.reward_learning.study import column, labelled, study_folder
@@ -26,10 +27,10 @@ from alignpro.runs import (
     atomic_write,
     code_digest,
     digest,
-    provenance,
     stage_seed,
     write_json,
 )
+from alignpro.sources.provenance import provenance
 
 
 def run_study(

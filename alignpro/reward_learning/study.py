@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from alignpro.config import RewardLearningConfig
+from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.held_out import held_out
 from alignpro.reward_learning.preferences import label_pairs
 from alignpro.runs import RESULTS, stage_seed

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from alignpro.config import described, load_preset, load_reward_learning
+from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.figures.matrix import reward_distributions
 from alignpro.report.kept_runs import compare_runs, reference_tables
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.study import column, read_study
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS

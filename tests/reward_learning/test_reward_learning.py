@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
-from alignpro.config import ConfigError, load_reward_learning
+from alignpro.config import ConfigError
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.held_out import calibration_error, held_out, reliability
 from alignpro.reward_learning.learn import ScaledReward, learn_reward
 from alignpro.reward_learning.preferences import (
