@@ -125,7 +125,7 @@ def test_the_curves_of_a_reward_study_are_plain_arithmetic_on_its_files(folder):
     sure = pairs["p_first"].clip(lower=1 - pairs["p_first"]).mean()
     assert accuracy["noise ceiling", everything] == pytest.approx(sure)
     chosen = table.loc[table.groupby("id")[column(1.0)].idxmax(), "reward"].mean()
-    last = study.best_of_n().iloc[-1]
+    last = study.selection_curve().iloc[-1]
     assert last["n"] == table["sample"].nunique()
     assert last["gold"] == pytest.approx(chosen - table["reward"].mean())
     assert last["gold_low"] < last["gold"] < last["gold_high"]
