@@ -62,7 +62,8 @@ cell = Cell(settings, dataset, seed)
 #
 # * **Untrained prompter**: ρ_sft, the warm start alone. It shows what PPO added.
 # * **Best constant suffix**: the hand-written suffix that was best on the *validation* prompts.
-# * **Best suffix per kind**: this baseline is told the kind of each question. The prompter is not.
+# * **Best suffix, told the kind**: this baseline is told the kind of each question. The prompter
+#   is not.
 #
 # Every configuration answers every test prompt several times, with the paper's temperature and
 # truncation. Each answer uses a new rewrite.

@@ -50,7 +50,7 @@ def test_no_near_duplicates_in_words():
 
 
 def test_no_near_duplicates_in_meaning():
-    from alignpro.rewards import embed
+    from alignpro.sources.weights import embed
 
     vectors = embed(EVERYTHING).numpy()
     cosine = vectors @ vectors.T

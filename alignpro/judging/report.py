@@ -19,11 +19,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from alignpro.evaluation import checked_rewards
 from alignpro.judging.protocol import Outcome, Pair, table_row
 from alignpro.judging.win_rates import WinRate, length_adjusted, win_rate
 from alignpro.statistics import bootstrap
 
-UNKNOWN = Outcome(None, "unparsed: a reward is not a number", "")
+OTHER = {"1": "2", "2": "1", "tie": "tie"}  # a winner's place in the other order
 
 
 def reward_judge(
@@ -35,18 +36,19 @@ def reward_judge(
     """The same table from rewards alone: the sign of their difference, a tie within `margin`.
 
     It needs no model and has no order to depend on. `margin` is at least 0, in the rewards' unit.
+    Raises RewardError where a reward is not a finite number, ValueError for a negative margin.
     """
     if not margin >= 0:
         raise ValueError(f"margin must be at least 0, got {margin}")
+    pairs = [Pair(*pair) for pair in pairs]
+    prompts = [pair.prompt for pair in pairs]
+    rewards_a = checked_rewards(rewards_a, prompts, "the reward of A")
+    rewards_b = checked_rewards(rewards_b, prompts, "the reward of B")
     rows = []
-    for pair, a, b in zip(pairs, rewards_a, rewards_b, strict=True):
-        if math.isnan(a - b):
-            both = UNKNOWN, UNKNOWN
-        else:
-            sign = (a - b > margin) - (b - a > margin)
-            winners = {1: ("1", "2"), -1: ("2", "1"), 0: ("tie", "tie")}[sign]
-            both = (Outcome(winner, "", "") for winner in winners)
-        rows.append(table_row(Pair(*pair), *both))
+    for pair, a, b in zip(pairs, rewards_a, rewards_b):
+        winner = "1" if a - b > margin else "2" if b - a > margin else "tie"
+        both = (Outcome(w, "", "") for w in (winner, OTHER[winner]))
+        rows.append(table_row(pair, *both))
     return pd.DataFrame(rows)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from alignpro.evaluation import RewardError
 from alignpro.judging.report import (
     by_prompt,
     first_shown_rate,
@@ -264,13 +265,20 @@ def test_a_table_without_any_verdict_has_a_report_too(tmp_path):
 
 def test_the_reward_judge_follows_the_sign_beyond_its_margin():
     pairs = [("p", "x", "y")] * 5
-    table = reward_judge(pairs, [0.5, 0.5, 0.5, 0.5, math.nan], [0.4, 0.6, 0.25, 0.5, 1], 0.2)
-    assert table["preference"].tolist()[:4] == [0.5, 0.5, 1.0, 0.5]
-    assert math.isnan(table["preference"][4])
+    table = reward_judge(pairs, [0.5, 0.5, 0.5, 0.5, 0], [0.4, 0.6, 0.25, 0.5, 1], 0.2)
+    assert table["preference"].tolist() == [0.5, 0.5, 1.0, 0.5, 0.0]
     assert reward_judge(pairs[:1], [0.25], [0.5], 0.25)["preference"].tolist() == [0.5]
     assert reward_judge(pairs[:1], [0.25], [0.5], 0.2)["preference"].tolist() == [0.0]
     with pytest.raises(ValueError, match="margin"):
         reward_judge(pairs, [1] * 5, [0] * 5, -0.1)
+
+
+def test_the_reward_judge_refuses_a_reward_that_is_not_a_number():
+    pairs = [("p", "x", "y"), ("q", "x", "y")]
+    with pytest.raises(RewardError, match="reward of B is nan in row 1, .* prompt of .* is 'q'"):
+        reward_judge(pairs, [0.5, 0.5], [0.4, math.nan])
+    with pytest.raises(RewardError, match="reward of A returned 1 values for 2"):
+        reward_judge(pairs, [0.5], [0.4, 0.5])
 
 
 @FIXED
