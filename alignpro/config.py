@@ -110,7 +110,7 @@ class PrompterConfig:
     """The prompter ρ(x'|x): its form, its length limit in tokens, and its LoRA adapter.
 
     The adapter is in the last `lora_layers` layers. With `lora_centred`, its first maps see only
-    what differs between prompts, not what they share: see `prompter.centre_adapter`.
+    what differs between prompts, not what they share: see `fast.adapter.centre_adapter`.
     """
 
     form: Literal["suffix", "rewrite"]
