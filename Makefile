@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 # As `import alignpro` does it, for what imports the Hub's libraries first.
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help book test smoke reproduce bench setups notebooks lint clean
+.PHONY: help book test coq smoke reproduce bench setups notebooks lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ smoke: .venv/installed ## the same under the smoke preset: every step on tiny mo
 
 test: .venv/installed ## run all tests
 	@$(BIN)/python -m pytest -q
+
+coq: ## install Debian's Coq, with which `make test` checks the proofs
+	@proofs/install.sh
 
 reproduce: .venv/installed ## train and evaluate every dataset and seed of the cpu preset, resumably
 	@$(BIN)/python -m alignpro reproduce --preset cpu $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line: `python -m alignpro reproduce`, `learn-reward` or `plan`, `--preset NAME`."""
+"""The command line: `python -m alignpro COMMAND --preset NAME`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,34 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run a preset's experiments or plan them; exit status 1 where one failed, 2 for bad input."""
+    """Run one command. The exit status is 1 if an experiment failed, and 2 for bad input."""
     parser = argparse.ArgumentParser(prog="alignpro", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("reproduce", help="train and evaluate every cell of a preset")
-    command.add_argument("--dataset", help="only this dataset")
-    command.add_argument("--seed", type=int, help="only this seed")
-    _add_common(command, _reproduce)
-    command = commands.add_parser(
-        "learn-reward", help="learn a reward from labelled pairs and train prompters on it"
+    command = _command(commands, "reproduce", _reproduce, "train and evaluate a preset's cells")
+    command.add_argument("--dataset", help="run only this dataset")
+    command.add_argument("--seed", type=int, help="run only this seed")
+    _add_folders(command)
+    command = _command(
+        commands, "learn-reward", _learn_reward, "learn a reward from pairs and train on it"
     )
-    command.add_argument("--dataset", default="help")
-    command.add_argument("--seed", type=int, default=0)
-    _add_common(command, _learn_reward)
-    _add_plan(commands)
+    command.add_argument("--dataset", default="help", help="default: %(default)s")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    _add_folders(command)
+    command = _command(commands, "plan", _plan, "compute what a preset needs of a GPU", "h100")
+    for name, default, unit in (
+        ("gpu-memory", 80.0, "GB"),
+        ("flops", 989.0, "TFLOP/s, dense"),
+        ("bandwidth", 3350.0, "GB/s"),
+    ):
+        text = f"in {unit}; default: %(default)g, the published value of an H100 SXM"
+        command.add_argument(f"--{name}", type=_positive(float), default=default, help=text)
+    command.add_argument(
+        "--prompt-tokens", type=_positive(int), default=256, help="default: %(default)s"
+    )
+    command.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    command.add_argument(
+        "--remote-frozen", action="store_true", help="another machine serves the frozen LLM"
+    )
     arguments = parser.parse_args()
 
     from alignpro.config import ConfigError, load_preset
@@ -38,48 +52,53 @@ def main() -> int:
         return 2
 
 
-def _add_common(command: argparse.ArgumentParser, run: Callable) -> None:
+def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu"):
+    command = commands.add_parser(name, help=text)
     command.set_defaults(run=run)
-    command.add_argument("--preset", default="cpu", help="a preset's name, or a YAML file")
-    command.add_argument("--runs", default="runs", help="folder of the runs (default: runs)")
-    command.add_argument("--results", help="folder of what is kept of them (default: results)")
-    command.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    text = "the name of a preset, or a YAML file; default: %(default)s"
+    command.add_argument("--preset", default=preset, help=text)
+    return command
+
+
+def _add_folders(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runs", default="runs", help="the runs' folder; default: %(default)s")
+    command.add_argument("--results", help="the folder of kept results; default: results")
+    command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all cores")
+
+
+def _positive(kind: type) -> Callable:
+    def number(text: str):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
+        return value
+
+    return number
 
 
 def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Make, or go on with, the study of a learned reward."""
-    from alignpro.config import load_reward_learning
+    """Run the study of a learned reward, or resume it."""
+    from alignpro.reward_learning.config import load_reward_learning
 
     config = load_reward_learning(preset.name)
-    import torch
-
     from alignpro.reward_learning.run_study import run_study
-    from alignpro.runs import RESULTS
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    results = Path(arguments.results or RESULTS)
-    dataset, seed = arguments.dataset, arguments.seed
-    print(f"in {run_study(preset, config, dataset, seed, arguments.runs, results)}")
+    where = (arguments.dataset, arguments.seed, arguments.runs, _results(arguments))
+    print(f"in {run_study(preset, config, *where)}")
     return 0
 
 
 def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Run what is missing of the matrix, and draw all that is kept; 1 where a cell failed."""
-    import torch
-
+    """Run the missing cells of a preset, and draw all kept ones. Returns 1 if a cell failed."""
     from alignpro.devices import process
     from alignpro.experiments import reproduce
     from alignpro.figures.matrix import paper_figure
     from alignpro.figures.style import use_style
     from alignpro.report.kept_runs import matrix_summary, matrix_table
-    from alignpro.runs import RESULTS
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     datasets = None if arguments.dataset is None else [arguments.dataset]
     seeds = None if arguments.seed is None else [arguments.seed]
-    results = Path(arguments.results or RESULTS)
+    results = _results(arguments)
     failed = reproduce(preset, arguments.runs, results, datasets, seeds)
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
@@ -90,35 +109,19 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _add_plan(commands) -> None:
-    command = commands.add_parser("plan", help="compute what a preset needs of a GPU")
-    command.set_defaults(run=_plan)
-    command.add_argument("--preset", default="h100", help="a preset's name, or a YAML file")
-    for name, default, unit in (
-        ("gpu-memory", 80.0, "GB"),
-        ("flops", 989.0, "TFLOP/s, dense"),
-        ("bandwidth", 3350.0, "GB/s"),
-    ):
-        said = f"{unit} (default: %(default)g, as the vendor publishes for the H100 SXM)"
-        command.add_argument(f"--{name}", type=_positive, default=default, help=said)
-    command.add_argument(
-        "--prompt-tokens", type=int, default=256, help="of a prompt (default: 256)"
-    )
-    command.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    command.add_argument(
-        "--remote-frozen", action="store_true", help="the frozen LLM is served by another machine"
-    )
+def _results(arguments: argparse.Namespace) -> Path:
+    """The folder of kept results; also sets the number of threads."""
+    import torch
 
+    from alignpro.runs import RESULTS
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
-    return value
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return Path(arguments.results or RESULTS)
 
 
 def _plan(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Print the plan of `preset`; 2 where a model's config cannot be had."""
+    """Print the plan of a preset. Returns 2 if a model's config is unavailable."""
     import torch
 
     from alignpro.scale.plan import GPU, Plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter
+from pydantic import ConfigDict, Field, StrictBool, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from alignpro.sources.preset_file import ConfigError, FieldError, read_file
@@ -110,7 +110,7 @@ class PrompterConfig:
     """The prompter ρ(x'|x): its form, its length limit in tokens, and its LoRA adapter.
 
     The adapter is in the last `lora_layers` layers. With `lora_centred`, its first maps see only
-    what differs between prompts, not what they share: see `prompter.centre_adapter`.
+    what differs between prompts, not what they share: see `fast.adapter.centre_adapter`.
     """
 
     form: Literal["suffix", "rewrite"]
@@ -181,32 +181,6 @@ class EvaluationConfig:
     samples: Count
     validation_samples: Count
     resamples: Annotated[int, Field(strict=True, ge=100)]
-
-
-def _rising_to_one(shares: tuple[float, ...]) -> tuple[float, ...]:
-    if not shares or shares[0] <= 0 or list(shares) != sorted(set(shares)):
-        raise ValueError("must rise, from above 0 to 1")
-    if shares[-1] != 1:
-        raise ValueError("the last must be 1, all pairs")
-    return shares
-
-
-@dataclass(frozen=True, config=CHECKED)
-class RewardLearningConfig:
-    """Learning a reward from labelled pairs (Eq. 1), and what is then optimised against it.
-
-    `scale` is the rubric's margin at which one in e + 1 labels is wrong. One reward is learned from
-    each of `shares` of the pairs. The last of them trains one prompter for each λ in `lams`.
-    """
-
-    scale: Positive
-    train_samples: Annotated[int, Field(strict=True, ge=2)]
-    test_samples: Annotated[int, Field(strict=True, ge=2)]
-    shares: Annotated[tuple[float, ...], AfterValidator(_rising_to_one)]
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    lams: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -307,16 +281,3 @@ def load_preset(name_or_path: str | Path) -> Preset:
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ConfigError(f"no preset {str(name_or_path)!r}: use one of {known}, or a .yaml file")
     return read_file(Preset, path, "preset", named={"ppo": PRESETS / "ppo"})
-
-
-def load_reward_learning(preset_name: str) -> RewardLearningConfig:
-    """Read the numbers of reward learning for the preset of this name.
-
-    They are in `presets/reward_learning/`, apart from the preset, because the preset's runs do not
-    depend on them. Raises ConfigError as `load_preset` does.
-    """
-    path = PRESETS / "reward_learning" / f"{preset_name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise ConfigError(f"no reward learning for the preset {preset_name!r}: use one of {known}")
-    return read_file(RewardLearningConfig, path, "reward_learning")

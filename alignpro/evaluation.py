@@ -1,22 +1,73 @@
-"""Evaluation: responses of the configurations → rewards, mean, variance, intervals.
+"""Evaluation: configurations → rewritten prompts → responses → rewards.
 
 A configuration is a function of prompts and a seed that returns the texts sent to the frozen LLM:
 the prompts themselves, the prompts with a suffix, or a prompter's rewrites. All tables are tidy
-DataFrames, one row a response.
+DataFrames with one row per response. Every reward enters the project through `checked_rewards`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from alignpro.generation import Policy
-from alignpro.texts import Prompt
+from alignpro.runs import RunError, atomic_write
+from alignpro.texts import Prompt, Response, Reward
+
+if TYPE_CHECKING:
+    from alignpro.generation import Policy
 
 Rewriter = Callable[[Sequence[Prompt], int], list[str]]
+TOLD_THE_KIND = "Best suffix, told the kind"
+
+
+class RewardError(RunError):
+    """A reward that cannot be used; the message names it, the row and the row's prompt."""
+
+
+def rewards_of(
+    reward: Reward, prompts: Sequence[Prompt], responses: Sequence[Response]
+) -> np.ndarray:
+    """What `reward` gives to each of B pairs of an original prompt and a response: floats [B].
+
+    Raises RewardError as `checked_rewards` does.
+    """
+    name = getattr(reward, "name", None) or getattr(reward, "__qualname__", repr(reward))
+    return checked_rewards(reward(prompts, responses), prompts, f"the reward {name}")
+
+
+def checked_rewards(values: object, prompts: Sequence[str], name: str) -> np.ndarray:
+    """`values` as floats [B], one finite number for each of the B `prompts`.
+
+    `values` is a list, a tuple, a NumPy array or a tensor on any device, of floats, integers or
+    booleans; `name` is what an error calls them. A value of one element, whatever its shape, is
+    the reward of one prompt and never that of several. Raises RewardError for another number of
+    values, and for one that is not a finite number.
+    """
+    rows = _plain(values)
+    rows = [_plain(row) for row in rows] if isinstance(rows, (list, tuple)) else [rows]
+    while len(prompts) == len(rows) == 1 and isinstance(rows[0], list):
+        rows = rows[0]
+    if len(rows) != len(prompts):
+        raise RewardError(f"{name} returned {len(rows)} values for {len(prompts)} responses")
+    for row, (value, prompt) in enumerate(zip(rows, prompts)):
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise RewardError(
+                f"{name} is {value!r} in row {row}, which is not a finite number; the prompt of "
+                f"this row is {str(prompt)!r}"
+            )
+    return np.array(rows, dtype=float)
+
+
+def _plain(value: object) -> object:
+    """Plain Python numbers, in lists, from what NumPy, pandas or torch hold them in."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def unchanged(prompts: Sequence[Prompt], seed: int) -> list[str]:
@@ -30,21 +81,21 @@ def constant(suffix: str) -> Rewriter:
 
 
 def per_kind(suffixes: dict[str, str]) -> Rewriter:
-    """A suffix for each kind of question: an oracle, since it is told the kind."""
+    """One suffix for each kind of question. It is told the kind, which no prompter is."""
     return lambda prompts, seed: [f"{x} {suffixes[x.kind]}".strip() for x in prompts]
 
 
-def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Callable) -> Rewriter:
+def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Reward) -> Rewriter:
     """Best of `count` rewrites (C12): draw them, let π_F answer each once, keep the best-scored.
 
-    The kept rewrite is answered afresh in evaluation, so that a lucky answer is not counted twice.
+    `evaluate` has the kept rewrite answered again, so that a lucky answer is not counted twice.
     """
 
     def chosen(prompts: Sequence[Prompt], seed: int) -> list[str]:
         asked = [x for x in prompts for _ in range(count)]
         rewrites = rewrite(asked, seed)
         # `evaluate` answers with seed + 1: choosing needs noise of its own.
-        scores = np.asarray(reward(asked, frozen.generate(rewrites, seed + 2)), dtype=float)
+        scores = rewards_of(reward, asked, frozen.generate(rewrites, seed + 2))
         best = scores.reshape(len(prompts), count).argmax(axis=1)
         return [rewrites[row * count + int(pick)] for row, pick in enumerate(best)]
 
@@ -54,23 +105,23 @@ def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Callable) -> 
 def evaluate(
     rewriters: dict[str, Rewriter],
     frozen: Policy,
-    reward: Callable,
+    reward: Reward,
     prompts: Sequence[Prompt],
     samples: int,
     seed: int,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """`samples` responses a prompt for each configuration, with a fresh rewrite for each.
+    """`samples` responses to each prompt under each configuration, each to a rewrite of its own.
 
-    Every configuration draws with the same seeds. Columns: configuration, id, dataset, kind,
-    sample, prompt, rewrite, response, ended, tokens, reward.
+    `rewriters` maps a configuration's name to it; all draw with the same seeds. `progress` shows a
+    bar. Columns: configuration, id, dataset, kind, sample, prompt, rewrite, response, ended,
+    tokens, reward. Raises RewardError for a reward that is not one finite number per response.
     """
     tables = []
     repeated = [x for x in prompts for _ in range(samples)]
     for name, rewrite in tqdm(rewriters.items(), desc="evaluate", disable=not progress):
         rewrites = rewrite(repeated, seed)
         responses = frozen.generate(rewrites, seed + 1)
-        rewards = reward(repeated, responses)
         tables.append(
             pd.DataFrame(
                 {
@@ -84,19 +135,30 @@ def evaluate(
                     "response": [str(y) for y in responses],
                     "ended": [y.ended for y in responses],
                     "tokens": [y.tokens for y in responses],
-                    "reward": [float(r) for r in rewards],
+                    "reward": rewards_of(reward, repeated, responses),
                 }
             )
         )
     return pd.concat(tables, ignore_index=True)
 
 
+def kept(path: Path, make: Callable[..., pd.DataFrame], *arguments: object) -> pd.DataFrame:
+    """The table at `path`; where there is none, `make(*arguments)` makes it and it is kept."""
+    if not path.exists():
+        table = make(*arguments)
+        with atomic_write(path) as partial:
+            table.to_parquet(partial, index=False)
+    return pd.read_parquet(path)
+
+
 def best_suffixes(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
     """From the suffix table: the best suffix over all kinds (each kind counts alike), and by kind.
 
     "(nothing)" is among the candidates, so that the best suffix may be none. Prompts without a
-    kind, such as the Hub's, count as one kind, which has no entry in the second value.
+    kind, such as the Hub's, count as one kind, which has no entry in the second value. Raises
+    RewardError where a reward is not a finite number, which a mean would hide.
     """
+    checked_rewards(table["reward"], table["configuration"], "the reward in a table of suffixes")
     table = table.assign(kind=table["kind"].fillna(""))
     means = table.pivot_table(index="configuration", columns="kind", values="reward", sort=False)
     text = {name: "" if name == "(nothing)" else name for name in means.index}

@@ -20,17 +20,21 @@ from alignpro import data, devices, models, ppo
 from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, distinct_pairs
 from alignpro.data import load_prompts
 from alignpro.evaluation import (
+    TOLD_THE_KIND,
     Rewriter,
     best_of,
     best_suffixes,
     constant,
     evaluate,
+    kept,
     per_kind,
+    rewards_of,
     unchanged,
 )
 from alignpro.fast import linears
+from alignpro.fast.adapter import add_lora, centre_adapter, merge_adapter
 from alignpro.generation import Policy
-from alignpro.prompter import Prompter, add_lora, centre_adapter, merge_adapter, save_prompter
+from alignpro.prompter import Prompter
 from alignpro.rewards import RewardModel, rubric
 from alignpro.runs import (
     RESULTS,
@@ -43,7 +47,7 @@ from alignpro.runs import (
     write_json,
 )
 from alignpro.sources.endpoint import Endpoint
-from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response
+from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response, Reward
 
 DISK_NEEDED = 1e9
 EXPORTED = (
@@ -60,14 +64,14 @@ BEST_OF = (4, 16)
 COVERAGE_SAMPLES = 16  # for each entry of the menu, on average
 
 
-def as_it_is(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
+def untruncated(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
     """`sampling` at temperature 1 without truncation: the KL is then that of what is sampled."""
     return dataclasses.replace(
         sampling, temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=max_new_tokens
     )
 
 
-def preset_reward(preset: Preset) -> Callable:
+def preset_reward(preset: Preset) -> Reward:
     """The reward that `preset` names: a reward model by its role, or the rubric r*."""
     return RewardModel(preset.models[preset.reward]) if preset.reward else rubric
 
@@ -75,9 +79,10 @@ def preset_reward(preset: Preset) -> Callable:
 class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
-    `reward` is any function of prompts and responses; the default is the preset's. `root` is the
-    folder of all runs. `gold`, a second reward, is written into the prompter's metrics and samples
-    and never trained on. Raises ConfigError for a dataset or a pair that the preset cannot serve.
+    `pair` names two roles of the preset (default: the preset's first pair). `reward` is any
+    function of prompts and responses (default: the preset's). `root` is the folder of all runs.
+    `gold`, a second reward, is written into the metrics and samples and never trained on. Raises
+    ConfigError for a dataset or a pair that the preset cannot serve.
     """
 
     trainer = ppo.Trainer
@@ -88,9 +93,9 @@ class Cell:
         dataset: str,
         seed: int,
         pair: Sequence[str] | None = None,
-        reward: Callable | None = None,
+        reward: Reward | None = None,
         root: str | Path = "runs",
-        gold: Callable | None = None,
+        gold: Reward | None = None,
     ):
         self.gold = gold
         self.preset, self.dataset, self.seed = preset, dataset, seed
@@ -117,9 +122,9 @@ class Cell:
 
     @property
     def frozen(self) -> Policy | Endpoint:
-        """The frozen LLM π_F, which is only ever asked for text.
+        """The frozen LLM π_F, loaded at first use. It is only ever asked for text.
 
-        An endpoint is probed first; raises EndpointError where it cannot be used.
+        An endpoint is probed first. Raises EndpointError where it cannot be used.
         """
         if self._frozen is None:
             spec, batch = self.preset.models[self.pair[1]], self.preset.generation_batch
@@ -135,55 +140,52 @@ class Cell:
 
     @property
     def usage(self) -> str:
-        """What an endpoint answered to this object so far, "" where none was asked."""
+        """Calls and tokens of this object's endpoint so far; "" where there is none."""
         return str(self._frozen.usage) if isinstance(self._frozen, Endpoint) else ""
 
     def suffix_table(self, progress: bool = True) -> pd.DataFrame:
-        """Rewards of every hand-written suffix on the validation prompts, a row a response."""
-        suffixes = ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
-        return self._stage(
-            self.run.folder / "suffixes.parquet",
-            lambda: ({s or "(nothing)": constant(s) for s in suffixes}, self.frozen),
-            "validation",
-            self.preset.evaluation.validation_samples,
-            progress,
-        )
+        """Rewards of every hand-written suffix on the validation prompts, one row per response."""
+
+        def make() -> pd.DataFrame:
+            suffixes = ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
+            rewriters = {suffix or "(nothing)": constant(suffix) for suffix in suffixes}
+            samples = self.preset.evaluation.validation_samples
+            return self._table(path.name, rewriters, self.frozen, "validation", samples, progress)
+
+        path = self.run.folder / "suffixes.parquet"
+        return kept(path, make)
 
     def untrained(self, progress: bool = True) -> Prompter:
         """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
         config, folder = self.preset.prompter, self.run.folder / "warm_start"
-        # ρ is sampled as it is, so that the KL to ρ_sft is the KL of what is sampled.
-        sampling = as_it_is(self.preset.frozen, config.max_new_tokens)
-        if config.warm_start.steps:
-            if not folder.exists():
-                self._warm_start(sampling, folder, progress)
-        model, tokenizer = self._trainable(0)
-        if config.warm_start.steps:
-            model = merge_adapter(model, folder)
-        adapted = self._adapted(model, 0, "adapter")
-        policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
+        sampling = untruncated(self.preset.frozen, config.max_new_tokens)
+        warm = config.warm_start.steps > 0
+        if warm and not folder.exists():
+            self._warm_start(sampling, folder, progress)
+        model, tokenizer = self._adapted(0, "adapter", folder if warm else None)
+        policy = Policy(model, tokenizer, sampling, self.preset.generation_batch)
         return Prompter(policy, config.form)
 
     def train(self, progress: bool = True) -> Prompter:
-        """Train the prompter (or go on, or load it where that is done) and return it."""
+        """The trained prompter. Trains it, resumes its training, or loads it where it is done."""
         folder = self.run.folder / "prompter"
         if self.run.finished:
             prompter = self.untrained(progress)
         else:
             if self.remote:
-                _ = self.frozen  # a server that will not do must not cost a warm start first
+                _ = self.frozen  # an unusable server must not cost a warm start first
             with self.process.main_process_first():
                 prompter = self.untrained(progress)
             if self.preset.prompter.lora_centred:
                 asked = prompter.messages(self.prompts("train"))
-                centre_adapter(prompter.policy, prompter.policy.encode(asked))
+                centre_adapter(prompter.policy.model, prompter.policy.encode(asked))
             self._fit(
                 self.run,
                 self.preset.ppo,
                 prompter.policy,
                 prompter.messages,
                 self.score_rewrites(prompter),
-                lambda: save_prompter(prompter, folder),
+                lambda: prompter.save(folder),
                 progress,
             )
         prompter.policy.model.load_adapter(folder, "default", is_trainable=False)
@@ -192,15 +194,15 @@ class Cell:
     def train_oracle(self, progress: bool = True) -> Policy:
         """The RLHF oracle: the frozen LLM itself, fine-tuned by the same PPO on the same reward.
 
-        Trains it, or goes on, or loads it where that is done; π_F itself stays as it is. Raises
-        ConfigError for an endpoint, which gives no weights to train.
+        Trains it, resumes its training, or loads it where it is done. π_F itself does not change.
+        Raises ConfigError for an endpoint, which gives no weights to train.
         """
         run, spec = self.oracle_run, self.preset.models[self.pair[1]]
         if self.remote:
             raise ConfigError(
                 f"preset {self.preset.name!r}: models.{self.pair[1]}.endpoint: RLHF trains the "
                 "frozen LLM's weights, which an endpoint does not give. Set `source` to a model "
-                "that can be loaded here and leave `endpoint` out, or do without the oracle"
+                "that can be loaded here and leave out `endpoint`, or do without the oracle"
             )
         folder = run.folder / "policy"
         self._frozen = None  # π_F and a trained copy of it may not fit side by side
@@ -211,82 +213,83 @@ class Cell:
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
 
     def _fit_oracle(self, folder: Path, progress: bool) -> None:
-        """The training of `train_oracle`; what it holds in memory is free again afterwards."""
-        model, tokenizer = self._trainable(1)
-        adapted = self._adapted(model, 1, "oracle")
-        sampling = as_it_is(self.preset.frozen, self.preset.frozen.max_new_tokens)
+        """The training of `train_oracle`. It frees its memory when it returns."""
+        model, tokenizer = self._adapted(1, "oracle")
+        sampling = untruncated(self.preset.frozen, self.preset.frozen.max_new_tokens)
         self._fit(
             self.oracle_run,
             dataclasses.replace(self.preset.ppo, **dataclasses.asdict(self.preset.rlhf)),
-            Policy(adapted, tokenizer, sampling, self.preset.generation_batch),
+            Policy(model, tokenizer, sampling, self.preset.generation_batch),
             lambda prompts: [[{"role": "user", "content": str(x)}] for x in prompts],
-            self._score_answers,
-            lambda: adapted.save_pretrained(folder, safe_serialization=True),
+            lambda prompts, outputs, seed: self._scored(prompts, outputs),
+            lambda: model.save_pretrained(folder, safe_serialization=True),
             progress,
         )
 
     def evaluate(self, progress: bool = True) -> pd.DataFrame:
-        """Held-out responses of Align-Pro and every baseline, a row a response.
+        """Held-out responses of Align-Pro and every baseline, one row per response.
 
-        Rewrites and answers are both drawn with the preset's `frozen` sampling: the paper gives
-        one set of parameters for generation in evaluation.
+        Rewrites and answers are both sampled as the preset's `frozen` says: the paper gives one
+        set of parameters for generation in evaluation.
         """
 
-        def made() -> tuple[dict[str, Rewriter], Policy]:
+        def make() -> pd.DataFrame:
             best, by_kind = best_suffixes(self.suffix_table(progress))
             rewriters = {
                 "No Fine-Tuning": unchanged,
-                "Untrained prompter": self._evaluated(self.untrained(progress)),
+                "Untrained prompter": self._in_evaluation(self.untrained(progress)),
                 "Best constant suffix": constant(best),
             }
             if by_kind:
-                rewriters["Best suffix per kind (oracle)"] = per_kind(by_kind)
-            rewriters["Align-Pro"] = self._evaluated(self.train(progress))
-            return rewriters, self.frozen
+                rewriters[TOLD_THE_KIND] = per_kind(by_kind)
+            rewriters["Align-Pro"] = self._in_evaluation(self.train(progress))
+            samples = self.preset.evaluation.samples
+            return self._table(path.name, rewriters, self.frozen, "test", samples, progress)
 
-        path, samples = self.run.folder / "evaluation.parquet", self.preset.evaluation.samples
-        return self._stage(path, made, "test", samples, progress)
+        path = self.run.folder / "evaluation.parquet"
+        return kept(path, make)
 
     def evaluate_best_of(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of best-of-n over rewrites of ρ_sft: what choosing gains untrained.
 
-        ρ_sft is drawn from as it is, as C12 has it; fewer answers a prompt, since each costs n + 1.
+        ρ_sft is sampled without truncation, as in C12. There are fewer responses per prompt than in
+        `evaluate`, since each costs n + 1 answers.
         """
 
-        def made() -> tuple[dict[str, Rewriter], Policy]:
-            reference = self.untrained(progress)
-            of = {n: best_of(n, reference, self.frozen, self.reward) for n in BEST_OF}
-            return {f"Best of {n} rewrites": rewriter for n, rewriter in of.items()}, self.frozen
+        def make() -> pd.DataFrame:
+            reference, samples = self.untrained(progress), self.preset.evaluation.validation_samples
+            rewriters = {
+                f"Best of {n} rewrites": best_of(n, reference, self.frozen, self.reward)
+                for n in BEST_OF
+            }
+            return self._table(path.name, rewriters, self.frozen, "test", samples, progress)
 
         path = self.run.folder / "best_of.parquet"
-        return self._stage(path, made, "test", self.preset.evaluation.validation_samples, progress)
+        return kept(path, make)
 
     def evaluate_oracle(self, progress: bool = True) -> pd.DataFrame:
-        """Held-out responses of the RLHF oracle to the prompts of `evaluate`, from its seeds."""
-        return self._stage(
-            self.oracle_run.folder / "evaluation.parquet",
-            lambda: ({"RLHF": unchanged}, self.train_oracle(progress)),
-            "test",
-            self.preset.evaluation.samples,
-            progress,
-        )
+        """Held-out responses of the RLHF oracle to the prompts of `evaluate`, with its seeds."""
 
-    def _stage(
+        def make() -> pd.DataFrame:
+            oracle, samples = self.train_oracle(progress), self.preset.evaluation.samples
+            return self._table(path.name, {"RLHF": unchanged}, oracle, "test", samples, progress)
+
+        path = self.oracle_run.folder / "evaluation.parquet"
+        return kept(path, make)
+
+    def _table(
         self,
-        path: Path,
-        made: Callable[[], tuple[dict[str, Rewriter], Policy]],
+        stage: str,
+        rewriters: dict[str, Rewriter],
+        policy: Policy | Endpoint,
         split: str,
         samples: int,
         progress: bool,
     ) -> pd.DataFrame:
-        """The table kept at `path`; only where there is none are its models made and asked."""
-        if not path.exists():
-            rewriters, policy = made()
-            seed, prompts = stage_seed(self.seed, path.name), self.prompts(split)
-            table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
-            with atomic_write(path) as partial:
-                table.assign(seed=self.seed).to_parquet(partial, index=False)
-        return pd.read_parquet(path)
+        """`evaluate` on the prompts of `split`, with a seed of this `stage`."""
+        seed, prompts = stage_seed(self.seed, stage), self.prompts(split)
+        table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
+        return table.assign(seed=self.seed)
 
     def _fit(
         self,
@@ -318,20 +321,21 @@ class Cell:
             )
         self.process.wait_for_everyone()
 
-    def _trainable(self, role: int):
-        """The model (0: prompter, 1: frozen LLM) whose last layers an adapter can train."""
-        spec = self.preset.models[self.pair[role]]
+    def _adapted(self, role: int, stage: str, start: Path | None = None):
+        """The model of a role (0: prompter, 1: frozen LLM) with a fresh adapter, and its tokenizer.
+
+        An adapter kept in `start` is merged into the weights first. `stage` seeds the fresh one.
+        """
+        spec, config = self.preset.models[self.pair[role]], self.preset.prompter
         model, tokenizer = models.load(spec)
-        return linears.to_fast(model, spec, self.preset.prompter.lora_layers), tokenizer
+        model = linears.to_fast(model, spec, config.lora_layers)
+        if start is not None:
+            model = merge_adapter(model, start)
+        model = add_lora(model, config, stage_seed(self.seed, self.dataset, stage))
+        return linears.to_bf16(model, spec), tokenizer
 
-    def _adapted(self, model, role: int, stage: str):
-        """`model` with a fresh adapter, its fixed products in the fastest format."""
-        seed = stage_seed(self.seed, self.dataset, stage)
-        adapted = add_lora(model, self.preset.prompter, seed)
-        return linears.to_bf16(adapted, self.preset.models[self.pair[role]])
-
-    def _evaluated(self, prompter: Prompter) -> Prompter:
-        """`prompter`, sampled in evaluation as every model is, no longer at temperature 1."""
+    def _in_evaluation(self, prompter: Prompter) -> Prompter:
+        """`prompter`, sampled with the parameters of evaluation, no longer at temperature 1."""
         length = prompter.policy.sampling.max_new_tokens
         prompter.policy.sampling = dataclasses.replace(self.preset.frozen, max_new_tokens=length)
         return prompter
@@ -342,9 +346,8 @@ class Cell:
         How often it writes each of them is kept beside it, in `coverage.json`.
         """
         config = self.preset.prompter
-        model, tokenizer = self._trainable(0)
-        adapted = self._adapted(model, 0, "warm start")
-        policy = Policy(adapted, tokenizer, sampling, self.preset.generation_batch)
+        model, tokenizer = self._adapted(0, "warm start")
+        policy = Policy(model, tokenizer, sampling, self.preset.generation_batch)
         prompter, prompts = Prompter(policy, config.form), self.prompts("train")
         queries = policy.encode(prompter.messages(prompts))
         menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
@@ -362,48 +365,39 @@ class Cell:
                 file=sys.stderr,
             )
         with atomic_write(folder) as partial:
-            adapted.save_pretrained(partial, safe_serialization=True)
+            model.save_pretrained(partial, safe_serialization=True)
 
     def score_rewrites(self, prompter: Prompter) -> ppo.Score:
-        """The black box of the paper: rewrite, ask the frozen LLM, reward against the original."""
+        """The black box of the paper: rewrite x, ask π_F, and reward its answer against x."""
 
         def score(prompts: Sequence[Prompt], outputs: Sequence[Response], seed: int) -> ppo.Scored:
             start = time.perf_counter()
             rewrites = prompter.rewritten(prompts, outputs)
             responses = self.frozen.generate(rewrites, seed)
-            answered = time.perf_counter()
-            scores = self.reward(prompts, responses)
-            done = time.perf_counter()
-            texts = [
-                {"prompt": str(x), "rewrite": z, "response": str(y), "score": round(float(r), 4)}
-                for x, z, y, r in zip(prompts, rewrites, responses, scores)
-            ]
-            if self.gold:
-                for row, value in zip(texts, self.gold(prompts, responses)):
-                    row["gold"] = round(float(value), 4)
-            seconds = {"frozen": round(answered - start, 3), "reward": round(done - answered, 3)}
-            tokens = sum(y.tokens for y in responses)
-            return ppo.Scored(scores, texts, seconds, tokens)
+            seconds = {"frozen": round(time.perf_counter() - start, 3)}
+            scored = self._scored(prompts, responses, rewrite=rewrites)
+            scored.seconds = seconds | scored.seconds
+            scored.tokens = sum(y.tokens for y in responses)
+            return scored
 
         return score
 
-    def _score_answers(
-        self, prompts: Sequence[Prompt], outputs: Sequence[Response], seed: int
+    def _scored(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], **texts: Sequence[str]
     ) -> ppo.Scored:
-        """The oracle's score: the reward of its own answers."""
+        """Rewards of `responses`; `texts` are further columns of the samples file."""
         start = time.perf_counter()
-        scores = self.reward(prompts, outputs)
+        scores = rewards_of(self.reward, prompts, responses)
         seconds = {"reward": round(time.perf_counter() - start, 3)}
-        texts = [
-            {"prompt": str(x), "response": str(y), "score": round(float(r), 4)}
-            for x, y, r in zip(prompts, outputs, scores)
-        ]
-        return ppo.Scored(scores, texts, seconds)
+        gold = rewards_of(self.gold, prompts, responses) if self.gold else None
+        columns = {"prompt": prompts, **texts, "response": responses}
+        rows = [dict(zip(columns, map(str, row))) for row in zip(*columns.values(), strict=True)]
+        return ppo.Scored(scores, rows, seconds, gold=gold)
 
     def export(self, results: Path = RESULTS) -> Path:
-        """Copy what a reader needs of the finished runs into `results/`: small, plain files.
+        """Copy the small, plain files of the finished runs that a reader needs into `results`.
 
-        Returns the prompter's folder; the oracle's is named after the frozen LLM alone.
+        Returns the prompter's folder. The oracle's is named after the frozen LLM alone.
         """
         for run in (self.oracle_run, self.run):
             architecture = "".join(run.cell["architecture"])
@@ -422,13 +416,13 @@ def reproduce(
     datasets: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[str]:
-    """Train and evaluate every cell of a preset, oracle included, skipping what is done.
+    """Train and evaluate every cell of a preset, with its oracle. Skips what is done.
 
-    A cell is an architecture, a dataset and a seed; those that share a frozen LLM share its oracle,
-    and an endpoint has none. Architectures that name the same two models are one. `datasets` and
-    `seeds` select cells and leave the preset, and with it each run's identity, as it is. Prints one
-    line a cell with the time left. A failing cell is reported and the others go on; returns the
-    names of those that failed.
+    A cell is an architecture, a dataset and a seed. Cells that share a frozen LLM share its oracle;
+    an endpoint has none. Architectures of the same two models are run once. `datasets` and `seeds`
+    select cells; the preset, and with it the identity of each run, stays the same. Prints one line
+    per cell with the time left. A failing cell is reported and the others go on. Returns the names
+    of those that failed.
     """
     seeds, datasets = seeds or preset.seeds, datasets or preset.datasets
     pairs = distinct_pairs(preset)

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from alignpro.config import ModelSpec, Preset
 from alignpro.devices import device, dtype
+from alignpro.fast.linears import copy_head_input
 from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
 
 LIBRARIES = 1e9  # bytes of Python, PyTorch and the rubric's sentence encoder
@@ -58,20 +59,8 @@ def load(
             )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    head = model.get_output_embeddings()
-    if head is not None:
-        head.register_forward_pre_hook(_contiguous)
-    model.requires_grad_(False)
-    return model.eval().to(device()), tokenizer
-
-
-def _contiguous(head: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    """Copy the head's input, which models pass as a slice: the last positions of each row.
-
-    PyTorch multiplies such a slice row by row. In bfloat16 on a CPU it copies the head for each.
-    """
-    # `contiguous` would return the slice of a single row unchanged, with its strides.
-    return tuple(x.clone(memory_format=torch.contiguous_format) for x in states)
+    copy_head_input(model)
+    return model.requires_grad_(False).eval().to(device()), tokenizer
 
 
 def pretrained(auto: type, spec: ModelSpec, **options: Any) -> Any:

@@ -1,14 +1,13 @@
-"""PPO with a KL leash against a black-box score, read top to bottom.
+"""PPO with a KL penalty against a black-box score, to be read from top to bottom.
 
-The policy is a language model with a LoRA adapter; its reference is the same model with the
-adapter disabled; the value head sits on the shared trunk. The score of a completion comes from a
-plain function, so the same loop trains a prompter (score = the reward of the frozen LLM's answer)
-or the frozen LLM itself (score = the reward of the completion).
+The policy is a language model with a LoRA adapter. Its reference is the same model with the adapter
+disabled. The value head reads the same hidden states. The score of a completion comes from a plain
+function, so the same loop trains a prompter (score = the reward of the frozen LLM's answer) or the
+frozen LLM itself (score = the reward of the completion).
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from tqdm import tqdm
 
 from alignpro.config import AdaptiveKLConfig, PPOConfig, WarmStartConfig
 from alignpro.devices import process
-from alignpro.fast.logprobs import forward, make_batch, with_trunk
+from alignpro.evaluation import checked_rewards
+from alignpro.fast.clock import StageClock
+from alignpro.fast.logprobs import Batch, forward, make_batch, with_trunk
 from alignpro.generation import Policy
 from alignpro.runs import Run, RunError, stage_seed
 from alignpro.texts import Response
@@ -29,15 +30,18 @@ from alignpro.texts import Response
 
 @dataclass
 class Scored:
-    """Scores [B] of completions, the texts behind them, and what they cost.
+    """What a score function returns for B completions.
 
-    `tokens` counts what another model, the frozen LLM, generated for them.
+    `scores` [B] is what is trained on; `gold` [B], a second reward, is only reported. `texts` has
+    one row per completion for the samples file. `seconds` is the time of each part. `tokens` counts
+    what another model, the frozen LLM, generated.
     """
 
-    scores: torch.Tensor
+    scores: Sequence[float]
     texts: list[dict]
     seconds: dict[str, float]
     tokens: int = 0
+    gold: Sequence[float] | None = None
 
 
 Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
@@ -45,6 +49,27 @@ Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
 # A run is called frozen where over this many steps hardly any ratio reaches the clip range, while
 # the policy still has more than half of the entropy that it began with.
 FROZEN_STEPS, FROZEN_CLIP_FRACTION = 5, 0.005
+
+
+@dataclass
+class Experience:
+    """One batch of B sampled completions and what the update learns from it.
+
+    Log-probabilities of the sampled tokens and values are those of the policy and the critic that
+    sampled. All tensors are [B, T] and 0 on padding.
+    """
+
+    batch: Batch
+    logp: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> Experience:
+        """The rows of `index`, their padding trimmed."""
+        part = self.batch.rows(index)
+        tensors = self.logp, self.values, self.advantages, self.returns
+        return Experience(part, *(tensor[index, : part.tokens.shape[1]] for tensor in tensors))
 
 
 def gae(
@@ -80,8 +105,8 @@ def token_rewards(
 def adapted_lam(lam: float, kl: float, batch_size: int, config: AdaptiveKLConfig) -> float:
     """λ after a batch whose mean KL was `kl` nats a completion (Ziegler et al. 2019, Sec. 2.2).
 
-    It grows where the KL is above the target and falls where it is below, by at most
-    0.2 × batch_size / horizon of itself.
+    It grows where the KL is above the target and falls where it is below, by at most the factor
+    0.2 × batch_size / horizon.
     """
     error = min(max(kl / config.target - 1, -0.2), 0.2)
     return lam * (1 + error * batch_size / config.horizon)
@@ -100,51 +125,30 @@ def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def ppo_losses(
-    logp: torch.Tensor,
-    old_logp: torch.Tensor,
-    advantages: torch.Tensor,
-    values: torch.Tensor,
-    old_values: torch.Tensor,
-    returns: torch.Tensor,
-    mask: torch.Tensor,
-    config: PPOConfig,
+    logp: torch.Tensor, values: torch.Tensor, old: Experience, config: PPOConfig
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
     """Clipped policy loss and clipped value loss (Schulman et al. 2017, Eq. 7), and statistics.
 
-    All arguments are [B, T]; means are over the tokens where `mask` is True.
+    `logp` and `values` [B, T] are of the policy and critic in training. Means are over the tokens
+    that were sampled.
     """
-    ratio = ((logp - old_logp) * mask).exp()
+    mask, advantages = old.batch.mask, old.advantages
+    ratio = ((logp - old.logp) * mask).exp()
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
     free, held = -advantages * ratio, -advantages * clipped
     policy_loss = masked_mean(torch.max(free, held), mask)
-    near = old_values + (values - old_values).clamp(-config.value_clip, config.value_clip)
-    errors = torch.max((values - returns) ** 2, (near - returns) ** 2)
+    near = old.values + (values - old.values).clamp(-config.value_clip, config.value_clip)
+    errors = torch.max((values - old.returns) ** 2, (near - old.returns) ** 2)
     value_loss = 0.5 * masked_mean(errors, mask)
     with torch.no_grad():
         stats = {
-            "policy/approxkl_avg": 0.5 * masked_mean((logp - old_logp) ** 2, mask).item(),
+            "policy/approxkl_avg": 0.5 * masked_mean((logp - old.logp) ** 2, mask).item(),
             "policy/clipfrac_avg": masked_mean((held > free).float(), mask).item(),
             "loss/policy_avg": policy_loss.item(),
             "loss/value_avg": value_loss.item(),
             "val/ratio": masked_mean(ratio, mask).item(),
         }
     return policy_loss, value_loss, stats
-
-
-class StageClock:
-    """Seconds of each stage of a step, measured from one `lap` to the next."""
-
-    def __init__(self):
-        self.start, self.laps = time.perf_counter(), {}
-
-    def lap(self, name: str) -> None:
-        if torch.cuda.is_available():  # kernels run on after the call that starts them returns
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.laps[name], self.start = now - self.start, now
-
-    def seconds(self, prefix: str) -> dict[str, float]:
-        return {prefix + name: round(value, 3) for name, value in self.laps.items()}
 
 
 def warnings_for(history: Sequence[dict]) -> list[str]:
@@ -180,9 +184,11 @@ def is_frozen(history: Sequence[dict]) -> bool:
 
 
 class Trainer:
-    """Trains the LoRA adapter of `policy` against `score`, step by step, resumably.
+    """Trains the LoRA adapter of `policy` against `score`, step by step; a killed run resumes.
 
-    Raises ValueError for a policy that samples at another temperature than 1, or truncates.
+    `messages` turns prompts into what the policy is asked, as lists of chat messages. `score` maps
+    prompts, their completions and a seed to a `Scored`. Raises ValueError for a policy that samples
+    at another temperature than 1 or truncates, and where the processes do not divide a minibatch.
     """
 
     clock = StageClock
@@ -199,8 +205,8 @@ class Trainer:
         sampling = policy.sampling
         if (sampling.temperature, sampling.top_p, sampling.top_k) != (1, 1, 0):
             raise ValueError(
-                f"PPO needs a policy that samples as it is, got {sampling}: with any other "
-                "temperature or truncation its KL and ratios are those of another distribution"
+                f"PPO needs a policy that samples at temperature 1 without truncation, got "
+                f"{sampling}: its KL and ratios are otherwise those of another distribution"
             )
         self.process = process()
         if config.minibatch_size % self.process.num_processes:
@@ -226,7 +232,11 @@ class Trainer:
         )
 
     def train(self, progress: bool = True) -> None:
-        """Run (or go on with) all steps; raises RunError at a non-finite loss, state saved."""
+        """Run all steps that are left.
+
+        Raises RewardError at a score that is not a finite number. Raises RunError at a loss or a
+        gradient that is not finite; the state is saved first.
+        """
         with self.process.main_process_first():
             done = self._resume()
         steps, writes = self.config.steps, self.process.is_main_process
@@ -253,78 +263,83 @@ class Trainer:
             self.run.save_checkpoint(step, self._state())
 
     def step(self, step: int) -> tuple[dict, list[dict]]:
-        """Run step number `step` (from 1); its metrics, and one row of texts per completion."""
+        """Run step number `step` (from 1). Returns its metrics and one row of texts for each x."""
         config, clock = self.config, self.clock()
+        # 1. Draw prompts x.
         rows = self._rows(step)
-        prompts = [self.prompts[i] for i in rows]
-        messages_ids = [self.queries[i] for i in rows]
-        # Each process samples and scores its share; every one then knows the whole batch.
+        prompts, queries = [self.prompts[i] for i in rows], [self.queries[i] for i in rows]
+
+        # 2. Sample one completion of each from the policy: for a prompter, x' ~ ρ(·|x). Each
+        # process samples and scores its share; then every process knows the whole batch.
         share = slice(self.process.process_index, None, self.process.num_processes)
         seed = stage_seed(self.run.seed, step, "rollout")
-        outputs = self.policy.generate_ids(messages_ids[share], seed)
+        outputs = self.policy.generate_ids(queries[share], seed)
         clock.lap("rollout")
 
+        # 3. Score the completions: for a prompter, r(x, y) of an answer y ~ π_F(·|x').
         scored = self.score(prompts[share], outputs, stage_seed(self.run.seed, step, "score"))
-        outputs, scored = self._gathered(outputs, scored)
+        scores = {"score": scored.scores, "gold": scored.gold}
+        scores = {
+            name: gathered(checked_rewards(values, prompts[share], f"the {name} at step {step}"))
+            for name, values in scores.items()
+            if values is not None
+        }
+        outputs, texts, tokens = (gathered(x) for x in (outputs, scored.texts, [scored.tokens]))
         clock.lap("score")
 
+        # 4. Log-probabilities of the sampled tokens under policy and reference, and their values.
         device = self.model.device
-        batch = make_batch(messages_ids, [o.token_ids for o in outputs], self.pad_id, device)
+        batch = make_batch(queries, [o.token_ids for o in outputs], self.pad_id, device)
         batch = with_trunk(self.model, batch, self.pad_id)
         with torch.no_grad():
-            old_logp, hidden, entropies = forward(self.model, batch, self.pad_id, entropy=True)
-            old_values = self._values(hidden) * batch.mask
+            logp, hidden, entropies = forward(self.model, batch, self.pad_id, entropy=True)
+            values = self._values(hidden) * batch.mask
             clock.lap("policy")
             with self.model.disable_adapter():
                 ref_logp, _, _ = forward(self.model, batch, self.pad_id)
             clock.lap("reference")
 
-        scores = scored.scores.to(device).float()
-        rewards = token_rewards(scores, old_logp, ref_logp, batch.mask, self.lam)
-        advantages = gae(rewards, old_values, batch.mask, config.gamma, config.gae_lambda)
-        returns = advantages + old_values
+        # 5. Rewards less the KL penalty, token by token, and the advantages that follow from them.
+        score = torch.tensor(scores["score"], dtype=torch.float32, device=device)
+        rewards = token_rewards(score, logp, ref_logp, batch.mask, self.lam)
+        advantages = gae(rewards, values, batch.mask, config.gamma, config.gae_lambda)
+        returns = advantages + values
         advantages = whiten(advantages, batch.mask)
 
-        stats = self._update(step, batch, old_logp, old_values, advantages, returns)
+        # 6. Update the policy and the critic, `epochs` times through the batch in minibatches.
+        stats = self._update(step, Experience(batch, logp, values, advantages, returns))
         clock.lap("update")
 
-        log_ratio = (old_logp - ref_logp).sum(-1)
+        # 7. Report, and let an adaptive λ follow the KL.
+        log_ratio = (logp - ref_logp).sum(-1)
         metrics = {
             "step": step,
             "episode": step * config.batch_size,
-            "objective/scores": scores.mean().item(),
-            "objective/scores_std": scores.std().item(),
+            "objective/scores": score.mean().item(),
+            "objective/scores_std": score.std().item(),
             "objective/kl": log_ratio.mean().item(),
             "objective/kl_coef": self.lam,
             "objective/entropy": entropies.sum(-1).mean().item(),
             "objective/non_score_reward": -self.lam * log_ratio.mean().item(),
-            "objective/rlhf_reward": (scores - self.lam * log_ratio).mean().item(),
+            "objective/rlhf_reward": (score - self.lam * log_ratio).mean().item(),
             "val/num_eos_tokens": sum(o.ended for o in outputs),
-            "val/generated_tokens": sum(len(o.token_ids) for o in outputs) + scored.tokens,
+            "val/generated_tokens": sum(len(o.token_ids) for o in outputs) + sum(tokens),
             "val/distinct_outputs": len({str(o) for o in outputs}) / len(outputs),
             **stats,
             **clock.seconds("time/"),
             **{f"time/{name}": spent for name, spent in scored.seconds.items()},
         }
-        gold = [row["gold"] for row in scored.texts if "gold" in row]
-        if gold:
-            metrics["objective/gold"] = sum(gold) / len(gold)
+        if "gold" in scores:
+            metrics["objective/gold"] = sum(scores["gold"]) / len(outputs)
         if config.adaptive_kl:
             kl = metrics["objective/kl"]
             self.lam = adapted_lam(self.lam, kl, config.batch_size, config.adaptive_kl)
-        return metrics, scored.texts
-
-    def _gathered(self, outputs: list[Response], scored: Scored) -> tuple[list[Response], Scored]:
-        """The shares of all processes, in the order of the batch; times are this process's own."""
-        if self.process.num_processes == 1:
-            return outputs, scored
-        mine = [(outputs, torch.as_tensor(scored.scores).cpu(), scored.texts, scored.tokens)]
-        outputs, scores, texts, tokens = zip(*gather_object(mine))
-        whole = Scored(torch.stack(scores, 1).flatten(), _dealt(texts), scored.seconds, sum(tokens))
-        return _dealt(outputs), whole
+        for name, values in scores.items():
+            texts = [{**row, name: round(value, 4)} for row, value in zip(texts, values)]
+        return metrics, texts
 
     def _rows(self, step: int) -> list[int]:
-        """Prompt indices of one batch: every prompt once before any comes again."""
+        """Prompt indices of one batch: every prompt is used once before any is used again."""
         size, count = self.config.batch_size, len(self.prompts)
         first = (step - 1) * size
         rows = []
@@ -338,8 +353,9 @@ class Trainer:
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.value_head(hidden)[..., 0]
 
-    def _update(self, step, batch, old_logp, old_values, advantages, returns) -> dict[str, float]:
-        config, history = self.config, []
+    def _update(self, step: int, experience: Experience) -> dict[str, float]:
+        """Stage 6 of `step`. Returns the statistics of the losses, averaged over minibatches."""
+        config, history, mask = self.config, [], experience.batch.mask
         decay = 1 - (step - 1) / config.steps if config.lr_scheduler_type == "linear" else 1.0
         for group, rate in zip(
             self.optimizer.param_groups, (config.learning_rate, config.value_learning_rate)
@@ -349,24 +365,15 @@ class Trainer:
             seed = stage_seed(self.run.seed, step, "minibatches", epoch)
             order = torch.randperm(
                 config.batch_size, generator=torch.Generator().manual_seed(seed)
-            ).to(batch.mask.device)
+            ).to(mask.device)
             for whole in order.split(config.minibatch_size):
                 index = whole[self.process.process_index :: self.process.num_processes]
-                part = batch.rows(index)
+                old = experience.rows(index)
                 # Means are over the tokens of the whole minibatch.
-                share = part.mask.sum() / batch.mask[whole].sum()
-                width = part.tokens.shape[1]
-                logp, hidden, _ = forward(self.model, part, self.pad_id)
-                policy_loss, value_loss, stats = ppo_losses(
-                    logp,
-                    old_logp[index, :width],
-                    advantages[index, :width],
-                    self._values(hidden) * part.mask,
-                    old_values[index, :width],
-                    returns[index, :width],
-                    part.mask,
-                    config,
-                )
+                share = old.batch.mask.sum() / mask[whole].sum()
+                logp, hidden, _ = forward(self.model, old.batch, self.pad_id)
+                values = self._values(hidden) * old.batch.mask
+                policy_loss, value_loss, stats = ppo_losses(logp, values, old, config)
                 loss = (policy_loss + config.value_coefficient * value_loss) * share
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -401,7 +408,7 @@ class Trainer:
         return tensors
 
     def _resume(self) -> int:
-        """Restore the newest checkpoint; the step it was taken after, 0 where there is none."""
+        """Restore the newest checkpoint. Returns its step, or 0 where there is none."""
         found = self.run.load_checkpoint()
         step, tensors = found if found else (0, {})
         if found:
@@ -423,9 +430,9 @@ class Trainer:
         return step
 
 
-def _dealt(shares: Sequence[Sequence]) -> list:
-    """One list from the shares that it was dealt into, card by card."""
-    return [item for cards in zip(*shares, strict=True) for item in cards]
+def gathered(share: Sequence) -> list:
+    """The whole batch from each process's `share`, in the order in which it was dealt out."""
+    return [item for cards in zip(*gather_object([list(share)]), strict=True) for item in cards]
 
 
 def balanced_pairs(rows: int, entries: int, count: int, seed: int) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""Rewards r(x, y): plain callables from original prompts and responses to a float per pair.
+"""Rewards r(x, y): plain functions of original prompts and responses, one number per pair.
 
 A reward never sees the rewrite. The rubric is this project's gold reward r*: transparent, in
-[0, 1], and made so that no constant instruction can serve every kind of question.
+[0, 1], and made so that no constant instruction serves every kind of question.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from alignpro import devices, models
 from alignpro.config import ModelSpec
 from alignpro.data import KINDS
-from alignpro.sources.weights import ModelError, minilm_folder
+from alignpro.sources.weights import ModelError, embed
 from alignpro.texts import Prompt, Response
 
 STEP = re.compile(r"(?:^|\n|(?<=[.:;!?] ))\s*(?:\**(?:step\s+)?\d+[.):]|[-*•]\s)", re.IGNORECASE)
@@ -35,13 +35,12 @@ SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
 def form_score(prompt: Prompt, response: Response) -> float:
-    """Whether the answer has the form that this kind of question asks for, in [0, 1].
+    """How far the answer has the form that this kind of question asks for, in [0, 1].
 
-    how-to: steps, a third for each up to three. definition: one complete sentence (two: a half).
+    how-to: a third for each step, up to three. definition: one complete sentence (two: a half).
     choice: a quarter each for naming either option, weighing them, and a verdict. reason: a third
-    for each reason up to three, told by a "because" (or another causal link) or listed. yes-no:
-    it opens with Yes or No.
-    Raises ValueError for a prompt without a kind.
+    for each reason, up to three, which is in a list or marked by "because" or the like. yes-no: it
+    begins with Yes or No. Raises ValueError for a prompt without a kind.
     """
     kind = getattr(prompt, "kind", None)
     if kind == "howto":
@@ -61,7 +60,7 @@ def form_score(prompt: Prompt, response: Response) -> float:
 
 
 def complete_sentences(response: Response) -> int:
-    """Number of sentences of a response that ended by itself with a full stop; else 0.
+    """The number of sentences of a response that ended by itself with a full stop; else 0.
 
     A list is not a sentence, and neither is a text of fewer than four words.
     """
@@ -78,30 +77,11 @@ def no_repetition(response: str) -> float:
     return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
 
 
-@lru_cache(maxsize=1)
-def _encoder():
-    folder = minilm_folder()
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(folder), local_files_only=True)
-
-
-def embed(texts: Sequence[str]) -> torch.Tensor:
-    """Unit sentence embeddings [B, 384] by all-MiniLM-L6-v2, in float32."""
-    return (
-        _encoder()
-        .encode(
-            list(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
-        )
-        .cpu()
-    )
-
-
 def relevance(prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:
-    """How far a response stays on its prompt's subject: twice the cosine of their embeddings.
+    """How far responses stay on the subject of their prompts: [B] in [0, 1].
 
-    [B] in [0, 1]. From a cosine of ½ on a response is on the subject, and no more is asked: what a
-    cosine varies above that says more about the wording of the prompt than about the response.
+    This is twice the cosine of their embeddings, at most 1. Above a cosine of ½ a response is on
+    the subject, and the rest depends more on the wording of the prompt than on the response.
     """
     return (2 * (embed(prompts) * embed(responses)).sum(-1)).clamp(0, 1)
 
@@ -113,21 +93,21 @@ def rubric(prompts: Sequence[Prompt], responses: Sequence[Response]) -> torch.Te
     """
     form = torch.tensor([form_score(x, y) for x, y in zip(prompts, responses, strict=True)])
     fresh = torch.tensor([no_repetition(y) for y in responses])
-    said = torch.tensor([bool(y.strip()) for y in responses])
-    return relevance(prompts, responses) * (0.25 + 0.75 * form) * fresh * said
+    present = torch.tensor([bool(y.strip()) for y in responses])
+    return relevance(prompts, responses) * (0.25 + 0.75 * form) * fresh * present
 
 
 rubric.name = "rubric"
 
 
 class RewardModel:
-    """Scores [B] of responses y to prompts x, in float32.
+    """A reward model from a checkpoint: scores [B] of responses y to prompts x, in float32.
 
-    A checkpoint with a chat template reads the two turns as RM-Gemma-2B's card says: the template
-    without a generation prompt, and BOS once. One without a template, such as an encoder, reads its
-    tokenizer's text pair (x, y), cut to what the tokenizer says it can hold. The weights are loaded
-    when a score is first asked for. Raises ModelError where they cannot be had, where the
-    checkpoint has another number of outputs than one, or where it reads neither turns nor pairs.
+    `batch_size` pairs are scored together. A checkpoint with a chat template reads the two turns as
+    the card of RM-Gemma-2B has it: the template without a generation prompt, and BOS once. One
+    without a template, such as an encoder, reads its tokenizer's text pair (x, y), cut to the
+    tokenizer's limit. The weights are loaded at the first score. Raises ModelError where they are
+    unavailable, where the checkpoint has more than one output, or reads neither turns nor pairs.
     """
 
     def __init__(self, spec: ModelSpec, batch_size: int = 16):
@@ -135,7 +115,7 @@ class RewardModel:
 
     @cached_property
     def name(self) -> str:
-        """What the runs trained on this reward are kept under."""
+        """The name under which runs with this reward are kept."""
         return models.identity(self.spec)
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:
@@ -184,6 +164,6 @@ class RewardModel:
             for x, y in zip(prompts, responses)
         ]
         texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=False)
-        # BOS stands once: the template writes it. The card removes that one and lets the tokenizer
-        # add its own, which is the same as long as the tokenizer does.
+        # The template writes BOS. The card removes that one and lets the tokenizer add its own,
+        # which is the same as long as the tokenizer does.
         return tokenizer(texts, add_special_tokens=False, **padded)

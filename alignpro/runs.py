@@ -1,57 +1,62 @@
-"""A run on disk: what it was made of, how it went, and the point from which it can go on.
+"""A run on disk: what it was made from, what it produced, and where it can resume.
 
-A run's folder is named after everything that determines it, so that another configuration, other
-prompts or other code can never continue it by mistake. Files appear under their final name only
-when whole: they are written beside it and renamed.
+A run's folder is named after everything that determines it. Another configuration, other prompts or
+other code therefore never continue it by mistake. Files appear under their final name only when
+they are complete.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import inspect
 import json
 import os
-import platform
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from alignpro.config import Preset, described
+from alignpro.sources.provenance import provenance
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE.parent / "results"
 STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
-VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
 
 
 class RunError(RuntimeError):
-    """A run that cannot start or go on; the message says why and what to do."""
+    """Raised when a run cannot start or go on. The message says why and what to do."""
 
 
 def digest(*parts: object) -> str:
-    """A short hash of JSON-able values."""
+    """Return a short hash of JSON-able values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def stage_seed(*parts: object) -> int:
-    """A seed for one stage of one step, from the run's seed and the stage's name and number.
+    """Return a seed for one stage of one step, from the run's seed, the stage and its number.
 
-    Since no generator lives longer than a stage, a resumed run draws what the whole one drew.
+    No random generator lives longer than a stage, so a resumed run draws what the whole run drew.
     """
     return int(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:15], 16)
 
 
-def function_name(function: Callable) -> str:
-    """What tells a user's function apart from another: its name and a hash of its source.
+def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
+    """Return one seed per row, from `seed`, the row, and how many equal rows came before it."""
+    seen: Counter = Counter()
+    seeds = []
+    for row in rows:
+        seeds.append(stage_seed(seed, row, seen[row]))
+        seen[row] += 1
+    return seeds
 
-    An object that can be called says it itself, by an attribute `name`. Raises RunError where
-    neither can be had.
+
+def function_name(function: Callable) -> str:
+    """Return what tells a user's function apart: its name and a hash of its source.
+
+    A callable object gives its own, by an attribute `name`. Raises RunError if there is neither.
     """
     name = getattr(function, "name", None)
     if name is not None:
@@ -66,7 +71,7 @@ def function_name(function: Callable) -> str:
 
 
 def code_digest() -> str:
-    """A hash of what a run depends on: the core, `fast`, `sources` and the prompts."""
+    """Return a hash of what a run depends on: the core, `fast`, `sources` and the prompts."""
     patterns = ("*.py", "fast/*.py", "sources/*.py", "prompts/*.jsonl")
     files = [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
     return digest(*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
@@ -98,40 +103,17 @@ def write_json(path: Path, value: object) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def provenance() -> dict:
-    """Versions, commit, hardware and date: what a result needs beside it to be believed."""
-    import torch
-
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
-        "hardware": {
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "cpu": _cpu_name(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 class Run:
-    """One cell of the experiment: preset × dataset × architecture × configuration × seed."""
+    """The folder of one cell of the experiment.
+
+    root: the folder of all runs.
+    preset, dataset, pair, seed: the cell. `pair` are the roles (prompter, frozen LLM), or the
+        frozen LLM alone where it is itself trained.
+    kind: what is trained, "align-pro" or "rlhf".
+    reward: the name of the reward, from `function_name`.
+
+    `cell` has these facts as a dict, and `folder` is the run's own folder, made if it is missing.
+    """
 
     def __init__(
         self,
@@ -152,12 +134,11 @@ class Run:
             "reward": reward,
             "seed": seed,
         }
-        key = digest(described(preset), code_digest(), self.cell)
+        config = {"cell": self.cell, "preset": described(preset)}
+        key = digest(config["preset"], code_digest(), self.cell)
         slug = f"{preset.name}-{dataset}-{''.join(pair)}-{kind}-s{seed}-{key}"
         self.folder = Path(root) / slug.lower().replace(" ", "-")
-        self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "config.json").exists():
-            config = {"cell": self.cell, "preset": described(preset)}
             write_json(self.folder / "config.json", config)
 
     @property
@@ -186,37 +167,28 @@ class Run:
             ) from error
 
     def append(self, name: str, rows: Sequence[dict]) -> None:
-        """Add `rows` to the JSONL file `name`, at once on disk."""
+        """Add `rows` to the JSONL file `name`."""
         with self.writing(name), open(self.folder / name, "a", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
+            file.write(_jsonl(rows))
 
     def read(self, name: str) -> list[dict]:
-        """The rows of a JSONL file of this run, none where it does not exist."""
+        """Return the rows of a JSONL file of this run; none if it does not exist.
+
+        A last line without its end, which a kill has cut short, is left out.
+        """
         path = self.folder / name
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def cut_back(self, name: str, step: int) -> None:
-        """Drop rows of `name` from after `step`: a resumed run writes them again."""
-        path = self.folder / name
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill cut short
-                break
-            if row["step"] <= step:
-                kept.append(line + "\n")
-        with self.writing(name), atomic_write(path) as partial:
-            partial.write_text("".join(kept), encoding="utf-8")
+        """Drop the rows of `name` after `step`, which a resumed run writes again."""
+        kept = [row for row in self.read(name) if row["step"] <= step]
+        if (self.folder / name).exists():
+            with self.writing(name), atomic_write(self.folder / name) as partial:
+                partial.write_text(_jsonl(kept), encoding="utf-8")
 
     def save_checkpoint(self, step: int, tensors: dict, name: str = "step") -> None:
-        """Keep `tensors` (a flat dict) as the state after `step`; the two newest of `name` stay."""
+        """Keep `tensors`, by name, as the state after `step`; the newest two of `name` are kept."""
         from safetensors.torch import save_file
 
         target = self.folder / "checkpoints" / f"{name}-{step:06d}.safetensors"
@@ -227,10 +199,10 @@ class Run:
             old.unlink()
 
     def load_checkpoint(self) -> tuple[int, dict] | None:
-        """The newest whole checkpoint as (step, tensors), or None.
+        """Return the newest complete checkpoint as (step, tensors by name), or None.
 
-        A damaged one is set aside with a message and the one before is used. Raises RunError for
-        a checkpoint that belongs to another run.
+        A damaged one is set aside with a message, and the one before is used. Raises RunError for
+        a checkpoint of another run.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -246,21 +218,21 @@ class Run:
             if facts.get("run") != self.folder.name:
                 raise RunError(
                     f"{path} belongs to the run {facts.get('run')!r}: move it away, or delete "
-                    f"{self.folder} to start anew"
+                    f"{self.folder} to start again"
                 )
             return int(facts["step"]), tensors
         return None
 
 
-def require(folder: Path, disk: float, memory: float) -> None:
-    """Refuse to start with less than `disk` bytes free at `folder` or `memory` bytes of RAM.
+def _jsonl(rows: Iterable[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    Raises RunError naming what is missing.
-    """
+
+def require(folder: Path, disk: float, memory: float) -> None:
+    """Raise RunError if fewer than `disk` bytes are free at `folder`, or `memory` bytes of RAM."""
     import psutil
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < disk:
         raise RunError(
@@ -273,13 +245,3 @@ def require(folder: Path, disk: float, memory: float) -> None:
             f"this run needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
             "free: close other programs, or take a smaller preset"
         )
-
-
-def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
-    """A seed for each row, from `seed`, the row, and how often the same one stood before it."""
-    seen: Counter = Counter()
-    seeds = []
-    for row in rows:
-        seeds.append(stage_seed(seed, row, seen[row]))
-        seen[row] += 1
-    return seeds

@@ -9,11 +9,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
+from alignpro.evaluation import checked_rewards
+
 
 def _rewards(table: pd.DataFrame, configuration: str) -> tuple[pd.MultiIndex, np.ndarray]:
     """The (seed, id) pairs, in order, and the rewards of `reward_array`."""
     part = table[table["configuration"] == configuration]
     part = part if "seed" in part else part.assign(seed=0)
+    checked_rewards(part["reward"], part["id"], f"the reward of {configuration!r}")
     wide = part.pivot_table(index=["seed", "id"], columns="sample", values="reward", sort=True)
     runs, prompts = part["seed"].nunique(), part["id"].nunique()
     if len(wide) != runs * prompts or wide.isna().any(axis=None):
@@ -25,7 +28,8 @@ def reward_array(table: pd.DataFrame, configuration: str) -> np.ndarray:
     """Rewards [runs, prompts, samples] of one configuration, runs by seed and prompts by id.
 
     A table without `seed` is one run. Raises ValueError where a run has not answered the prompts
-    that the others have, or some prompt has fewer answers.
+    that the others have, or some prompt has fewer answers; RewardError where a reward is not a
+    finite number.
     """
     return _rewards(table, configuration)[1]
 

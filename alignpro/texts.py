@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -46,6 +46,10 @@ class Response(str):
         self.ended, self.token_ids = ended, tuple(token_ids)
         self.tokens = len(self.token_ids) if tokens is None else tokens
         return self
+
+
+# A reward r(x, y): one finite number for each pair of an original prompt and a response.
+Reward = Callable[[Sequence[Prompt], Sequence[Response]], Sequence[float]]
 
 
 # Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's

@@ -38,7 +38,8 @@ from alignpro import devices, models, ppo  # noqa: E402
 from alignpro.experiments import Cell  # noqa: E402
 from alignpro.generation import Policy  # noqa: E402
 from alignpro.report import benchmark  # noqa: E402
-from alignpro.runs import code_digest, provenance, write_json  # noqa: E402
+from alignpro.runs import code_digest, write_json  # noqa: E402
+from alignpro.sources.provenance import provenance  # noqa: E402
 from alignpro.texts import Response  # noqa: E402
 
 # Shares of --minutes; the rest goes to loading, the machine's peaks and the memory of each.

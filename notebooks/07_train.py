@@ -121,13 +121,13 @@ if kept.exists():
 # %%
 import numpy as np
 
-from alignpro.prompter import adapter_similarity, centre_adapter
+from alignpro.fast.adapter import adapter_similarity, centre_adapter
 
 encode, ask = untrained.policy.encode, untrained.messages
 unseen = sorted(cell.prompts("validation"), key=lambda x: str(x.kind))
-views = {"A at random": adapter_similarity(untrained.policy, encode(ask(unseen)))}
-centre_adapter(untrained.policy, encode(ask(cell.prompts("train"))))
-views["A centred"] = adapter_similarity(untrained.policy, encode(ask(unseen)))
+views = {"A at random": adapter_similarity(untrained.policy.model, encode(ask(unseen)))}
+centre_adapter(untrained.policy.model, encode(ask(cell.prompts("train"))))
+views["A centred"] = adapter_similarity(untrained.policy.model, encode(ask(unseen)))
 del untrained  # its memory is wanted for training
 kinds = np.array([str(x.kind) for x in unseen])
 training.similarity_maps(views, kinds)

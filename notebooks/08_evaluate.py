@@ -62,7 +62,8 @@ cell = Cell(settings, dataset, seed)
 #
 # * **Untrained prompter**: ρ_sft, the warm start alone. It shows what PPO added.
 # * **Best constant suffix**: the hand-written suffix that was best on the *validation* prompts.
-# * **Best suffix per kind**: this baseline is told the kind of each question. The prompter is not.
+# * **Best suffix, told the kind**: this baseline is told the kind of each question. The prompter
+#   is not.
 #
 # Every configuration answers every test prompt several times, with the paper's temperature and
 # truncation. Each answer uses a new rewrite.
@@ -72,7 +73,8 @@ table = cell.evaluate()
 result = summary(table, settings.evaluation.resamples)
 size = result.iloc[0]
 print(f"{size['prompts']:.0f} held-out prompts, {size['samples']:.0f} answers to each")
-result[["mean", "mean_low", "mean_high", "variance", "within", "across"]].round(3)
+columns = {"mean": "mean", "mean_low": "low", "mean_high": "high", "variance": "variance"}
+result[[*columns]].rename(columns=columns).round(3)
 
 # %%
 training.mean_reward(result, dataset);
@@ -94,11 +96,13 @@ print(
 # %%
 others = [name for name in result.index if name != "Align-Pro"]
 gains = [paired_gain(table, "Align-Pro", name, resamples) for name in others]
-pd.DataFrame(gains, index=[f"Align-Pro − {name}" for name in others]).round(3)
+columns = {"gain": "difference", "low": "low", "high": "high", "effect_size": "effect size"}
+pd.DataFrame(gains, index=others)[[*columns]].rename(columns=columns).round(3)
 
 # %% [markdown]
-# Each row gives a difference, paired by prompt, and its interval. It is told apart from zero if the whole
-# interval is on one side. One row compares the prompter with the suffix that is told the kind.
+# Align-Pro minus each other configuration, paired by prompt, with a 95 % interval. The effect size is the
+# difference in standard deviations over prompts. A difference is told apart from zero if its whole
+# interval is on one side of it. One row compares the prompter with the suffix that is told the kind.
 #
 # ## Where the gain comes from
 

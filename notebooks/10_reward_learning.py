@@ -14,10 +14,9 @@
 # %% [markdown]
 # # Learning the reward, and what happens when one believes it
 #
-# **What you will know at the end.** How a reward model is learned from labelled pairs (the paper's
-# Eq. 1) and how good it can become at all; whether its confidence can be believed; what optimising
-# against it does to the *true* reward; and what of this carries over to a reward model whose truth
-# nobody knows.
+# **The question.** Can a reward be learned from labelled pairs, and what happens if a prompter is
+# trained on it? At the end you will know how a reward model is learned (the paper's Eq. 1), how good it
+# can become, whether its confidence can be trusted, and what optimising it does to the *true* reward.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -42,28 +41,30 @@ seed = 0
 preference_file = ""  # JSONL or Parquet with prompt, chosen, rejected: learns from it, live
 
 # %% [markdown]
-# The paper's reward comes from a reward model, RM-Gemma-2B, which was learned from pairs that
-# people (and other models) labelled. So far this book has used the rubric instead. Here the rubric
-# steps back: it is the oracle r\* that *labels* pairs, and all that a learner gets to see are the
-# labels. What was learned can then be compared with what is true, which no real reward model
-# allows.
+# The paper's reward comes from a reward model, RM-Gemma-2B. It was learned from pairs of answers that
+# people and other models labelled. So far this book has used the rubric r\* instead. In this chapter
+# the rubric only *labels* pairs, and a learner sees nothing but the labels. We can then compare what
+# was learned with what is true. No real reward model allows that.
 #
-# The whole study is one command, `python -m alignpro learn-reward` (about an hour with AMX tiles),
-# which goes on where it was stopped. Its results (every answer, both rewards, every PPO step) are
-# kept in `results/`, and this page reads them there. Where none are kept, the page makes the study
-# of the smoke preset: tiny random models and seconds, which shows that every step works and nothing
-# else. The first line printed says which of the two you see.
+# The study is one command, `python -m alignpro learn-reward`. It takes about an hour with AMX tiles and
+# can be stopped and resumed. Every answer, both rewards and every PPO step are kept in `results/`, and
+# this page reads them there. If none are kept for your preset, the page runs the study of the `smoke`
+# preset: tiny random models that show that every step works, and nothing else. The first line printed
+# tells which of the two you see.
 
 # %%
+import numpy as np
 import pandas as pd
 
+from alignpro.config import load_preset
 from alignpro.figures import rewards, style
-from alignpro.config import load_preset, load_reward_learning
+from alignpro.report.html import text_table
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.run_study import run_study
 from alignpro.reward_learning.study import read_study, study_folder
+from alignpro.statistics import paired_gain
 
 style.use_style()
-pd.set_option("display.max_colwidth", 160)
 folder = study_folder(preset, dataset, seed)
 study_of = preset if folder.exists() else "smoke"
 if study_of == "smoke":
@@ -76,23 +77,24 @@ print(f"commit {study.card['commit']}, {study.card['hardware']['cpu']}")
 # %% [markdown]
 # ## Pairs
 #
-# The frozen LLM answers each training prompt several times, each time behind an instruction drawn
-# from the neutral menu, or none: what the untrained prompter ρ_sft would send. Two answers to one
-# prompt make a pair. The label is drawn, not computed: under Bradley–Terry the first answer is
-# preferred with probability
+# The frozen LLM answers each training prompt several times. Each time the prompt ends with an
+# instruction drawn from the neutral menu, or with none: this is what the untrained prompter ρ_sft would
+# send. Two answers to one prompt make a pair. The label is drawn at random. Under Bradley–Terry, the
+# first answer is preferred with probability
 #
-# $$P(\text{first preferred}) = \sigma\!\left(\frac{r^*(x, y_1) - r^*(x, y_2)}{s}\right),$$
+# $$P(\text{first preferred}) = \sigma\!\left(\frac{r^*(x, y_1) - r^*(x, y_2)}{s}\right).$$
 #
-# and the scale *s* says how much the labellers err. The reward learned from such labels can at best
-# be r\*/s plus a constant for each prompt, which no label can reveal.
+# The scale *s* sets how often the labels are wrong. The best reward that can be learned from such
+# labels is r\*/s plus a constant for each prompt, which no label can reveal.
 
 # %%
 pairs = study.train_pairs
 print(f"{len(pairs)} training pairs of {pairs['id'].nunique()} prompts, s = {study.config.scale:g}")
 shown = pairs.sample(3, random_state=seed)[["prompt", "first", "second", "p_first", "first_won"]]
-shown.style.hide(axis="index").format({"p_first": "{:.2f}"}).set_properties(
-    **{"text-align": "left", "vertical-align": "top", "white-space": "normal"}
-)
+text_table(shown).hide(axis="index")
+
+# %% [markdown]
+# *p_first* is the probability that the first answer is preferred, *first_won* the label drawn from it.
 
 # %%
 contrary = ((pairs["first_won"] - 0.5) * (pairs["p_first"] - 0.5) < 0).mean()
@@ -100,26 +102,26 @@ close = pairs["p_first"].between(0.4, 0.6).mean()
 print(f"labels that contradict r*: {contrary:.0%}; pairs that are nearly a coin toss: {close:.0%}")
 
 # %% [markdown]
-# Much of the noise sits in pairs of which neither answer is better. *s* was chosen before anything
-# was learned, so that about as many labels follow r\* as labellers of InstructGPT agree with each
-# other, not quite three of four.
+# Much of the noise is in pairs of which neither answer is better. We chose *s* before anything was
+# learned, so that about as many labels follow r\* as InstructGPT's labellers agree with one another:
+# a little less than three in four.
 #
 # ## Learning
 #
-# An encoder, MiniLM with a scalar head on top, reads the text pair (prompt, response). TRL's
-# `RewardTrainer` lowers −log σ(r(x, chosen) − r(x, rejected)), the likelihood of Eq. 1:
+# MiniLM, an encoder, gets a scalar head and reads the pair (prompt, response). TRL's `RewardTrainer`
+# minimises −log σ(r(x, chosen) − r(x, rejected)), the negative log-likelihood of Eq. 1:
 #
 # ```python
-# from alignpro.config import load_reward_learning
-# from alignpro.reward_learning import learn_reward
+# from alignpro.reward_learning.config import load_reward_learning
+# from alignpro.reward_learning.learn import learn_reward
 #
 # reward = learn_reward("preferences.jsonl", "runs/my-reward", load_reward_learning("cpu"), seed=0)
 # reward(["How do I boil an egg?"], ["Put it into boiling water for seven minutes."])
 # ```
 #
-# The file has the columns prompt, chosen and rejected, as plain text or as the Hub's messages, so
-# that UltraFeedback's binarized pairs go in as they are when there is a network. What is learned is
-# a plain reward, which any `Cell(..., reward=...)` trains on.
+# The file has the columns prompt, chosen and rejected, as plain text or as the Hub's messages. With a
+# network, UltraFeedback's binarized pairs can be used unchanged. The learned reward is a plain reward:
+# any `Cell(..., reward=...)` can train on it.
 
 # %%
 if preference_file:
@@ -128,16 +130,15 @@ if preference_file:
     mine = learn_reward(preference_file, "runs/my-reward", load_reward_learning("cpu"), seed)
     print(f"kept in runs/my-reward as {mine.name}")
 else:
-    print("no preference_file is set: the rubric's pairs are all that is learned from here")
+    print("no preference_file is set: this page uses the rubric's pairs alone")
 
 # %% [markdown]
 # ## How good can it be, and how good is it?
 #
-# A label that is partly a coin toss cannot be foretold. r\* itself agrees with it only with
-# probability max(p, 1 − p), whose mean over pairs is the **noise ceiling**. The same holds for real
-# preferences, where the ceiling is not known. Here it is, and so a second number can be given
-# beside the accuracy on the drawn labels: the accuracy *expected* over all labels that might have
-# been drawn, which has the luck of the labels taken out.
+# A label that is partly a coin toss cannot be predicted. Even r\* agrees with it only with probability
+# max(p, 1 − p). The mean over pairs is the **noise ceiling**. Real preferences have such a ceiling too,
+# but nobody knows it. Here we know it. So we can also give the *expected accuracy*: the accuracy over
+# all labels that might have been drawn, without the luck of those that were.
 
 # %%
 accuracy = study.accuracy()
@@ -145,16 +146,14 @@ rewards.accuracy_curve(accuracy);
 
 # %% [markdown]
 # *Held-out accuracy by number of training pairs, on prompts that no pair came from, with 95 %
-# intervals over prompts; dashed, with its band, the noise ceiling.* Every point is a model of its
-# own, learned from a random share of the pairs in the same number of epochs. What lies between the
-# last point and the dashed line is what this encoder has not learned; nothing above the line can
-# be.
+# intervals over prompts. The dashed line with its band is the noise ceiling.* Each point is a model of
+# its own, learned from a random share of the pairs in the same number of epochs. The distance from the
+# last point to the dashed line is what this encoder has not learned. Nothing can be above the line.
 
 # %%
-table = accuracy.assign(
-    value=[f"{v:.3f} [{a:.3f}, {b:.3f}]" for v, a, b in accuracy[["value", "low", "high"]].values]
-)
-table.pivot(index="pairs", columns="measure", values="value")
+ends = accuracy[["value", "low", "high"]].to_numpy()
+shown = accuracy.assign(value=[f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends])
+shown.pivot(index="pairs", columns="measure", values="value")
 
 # %%
 final = accuracy[accuracy["pairs"] == len(pairs)].set_index("measure")["value"]
@@ -164,9 +163,9 @@ print(f"of what can be known beyond a coin toss, the reward learned {learned:.0%
 # %% [markdown]
 # ## Is it calibrated?
 #
-# A difference of learned rewards is a log-odds: σ of it claims a probability. A reward model can
-# order pairs well and still be far too sure, and an optimiser pays for that later, since it goes
-# where the claims are largest.
+# A difference of learned rewards is a log-odds: its σ is a probability. A reward model can order pairs
+# well and still be far too sure. An optimiser makes use of that, since it goes where the reward is
+# highest.
 
 # %%
 from scipy.special import expit
@@ -179,134 +178,141 @@ by_bin = reliability(claimed, tested["first_won"].to_numpy())
 rewards.reliability_diagram(by_bin);
 
 # %% [markdown]
-# *Claimed against observed preference on held-out pairs: dots with 95 % Wilson intervals, their
-# area the number of pairs.* Dots on the dashed line mean that claims can be taken at their word.
-# Dots below it on the right, and above it on the left, mean a reward that is surer than it may be.
+# *Predicted against observed preference on held-out pairs. Dots have 95 % Wilson intervals, and their
+# area is the number of pairs.* Dots on the dashed line mean that the predictions can be taken at face
+# value. Dots below it on the right and above it on the left mean that the reward is too sure.
 
 # %%
 truth = reliability(tested["p_first"].to_numpy(), tested["first_won"].to_numpy())
 print(f"expected calibration error: {calibration_error(by_bin):.3f}")
-print(f"the same for the true probabilities, by the noise of the bins: {calibration_error(truth):.3f}")
+print(f"the same for the true probabilities (noise of the bins): {calibration_error(truth):.3f}")
 off = (claimed - tested["p_first"]).abs().mean()
-print(f"mean distance of a claimed probability from the true one: {off:.3f}")
+print(f"mean distance of a predicted probability from the true one: {off:.3f}")
 
 # %% [markdown]
-# The last number is the one to worry about, and only an oracle can tell it. Calibration is a
-# statement about averages: single claims can be far off in both directions and cancel in their bin.
+# The last number matters most, and it can be computed only where the truth is known. Calibration is
+# about averages: single predictions can be far off in both directions and cancel within their bin.
 #
 # ## Over-optimisation, without training anything
 #
-# The simplest optimiser draws n answers and keeps the one that the learned reward likes best. It
-# moves away from the answers' distribution by log n − (n − 1)/n nats, and what it expects can be
-# computed exactly from the answers at hand, by both rewards. The learned one is multiplied by *s*,
-# so that both have the unit of r\*, and both are shown as gains over a single answer.
+# The simplest optimiser draws n answers and keeps the one with the highest learned reward. It moves
+# away from the distribution of answers by log n − (n − 1)/n nats. Its expected reward, by both rewards,
+# follows exactly from the answers that are kept. We multiply the learned reward by *s*, so that both
+# have the unit of r\*, and show gains over a single answer.
 
 # %%
 shares = sorted({study.config.shares[0], 1.0})
-curves = {f"{round(s * len(pairs))} pairs": study.best_of_n(s) for s in shares}
+curves = {f"{round(s * len(pairs))} pairs": study.selection_curve(s) for s in shares}
 rewards.selection(curves);
 
 # %% [markdown]
-# *Gains of best-of-n by the reward learned from few pairs (left) and from all (right): squares,
-# what the learned reward says was gained; dots, what r\* says, with 95 % intervals over prompts.*
-# The squares rise by construction. The gap between the two is what the optimiser made out of the
-# reward's errors: among n answers it finds the one that the reward overrates most.
+# *Gains of the best of n answers by the reward learned from few pairs (left) and from all (right).
+# Squares: gain by the learned reward. Dots: gain by r\*, with 95 % intervals over prompts.* The squares
+# rise by construction. The distance between the two curves shows the errors of the learned reward:
+# among n answers, the optimiser finds the one that is overrated most.
 
 # %%
 for name, curve in curves.items():
     top = curve.loc[curve["gold"].idxmax()]
     end = curve.iloc[-1]
-    print(f"{name}: gold is largest at n = {top['n']:.0f} ({top['gold']:+.3f}),", end=" ")
-    print(f"at n = {end['n']:.0f} it is {end['gold']:+.3f} where {end['proxy']:+.3f} is claimed")
+    print(f"{name}: the gold gain is largest at n = {top['n']:.0f} ({top['gold']:+.3f});", end=" ")
+    print(f"at n = {end['n']:.0f} it is {end['gold']:+.3f}, and the learned gain {end['proxy']:+.3f}")
 
 # %% [markdown]
-# ## λ as the remedy
+# ## Does a larger λ help?
 #
-# The same answers, reweighted by exp(r/λ), estimate the *optimum* against the learned reward at
-# each λ (Eq. 4). A long leash, to the right, lets it exploit every error. This is where a λ that is
-# not too small earns its place: it costs reward that one can see, and saves reward that one cannot.
+# The same answers, reweighted by exp(r/λ), estimate the *optimum* against the learned reward at each λ
+# (Eq. 4). A small λ, to the right, is a loose leash. The theory bounds what an error ε of the reward
+# can cost by ε²/(2λ). The bound grows as λ falls, so one might expect that the true gain rises at
+# first, and then falls. Does it?
 
 # %%
-import numpy as np
-
-leash = np.geomspace(1, 0.003, 12)
-tilted = study.tilted(leash)
-rewards.remedy(tilted);
+lams = np.geomspace(1, 0.003, 12)
+by_lam = study.leash_curve(lams)
+rewards.leash(by_lam);
 
 # %% [markdown]
-# *Gains of the optimum against the learned reward by λ: squares as claimed, dots as they are, with
-# 95 % intervals.* The theory prices an error of the reward by ε²/(2λ), so that what a wrong reward
-# can cost grows as λ falls; the distance between the curves is that price.
+# *Gains of the estimated optimum against the learned reward, by λ. Squares: by the learned reward.
+# Dots: by r\*, with 95 % intervals.*
 
 # %%
-best = tilted.loc[tilted["gold"].idxmax()]
-tilted.iloc[::2].round(3).set_index("lam").assign(overrated=lambda t: t["proxy"] - t["gold"])
+columns = ["sqrt_kl", "ess", "proxy", "gold"]
+shown = by_lam.set_index("lam")[columns].assign(overrated=by_lam.set_index("lam").eval("proxy - gold"))
+shown.iloc[::2].round(3)
 
 # %%
-print(f"largest true gain {best['gold']:+.3f} at λ = {best['lam']:.3g}, √KL = {best['sqrt_kl']:.2f}")
-print(f"of {study.rewards()[0].shape[1]} answers a prompt, {best['ess']:.1f} carry the weight there")
+best, widest = by_lam["gold"].idxmax(), (by_lam["proxy"] - by_lam["gold"]).idxmax()
+print(f"largest true gain: {by_lam['gold'][best]:+.3f} at λ = {by_lam['lam'][best]:.3g}")
+print(f"smallest λ tried: {by_lam['lam'].min():.3g}")
+print(f"largest difference of the two: at λ = {by_lam['lam'][widest]:.3g}")
+effective, drawn = by_lam["ess"][best], study.rewards()[0].shape[1]
+print(f"of {drawn} answers per prompt, {effective:.1f} carry the weight at the best λ")
 
 # %% [markdown]
-# Read the far right with care: where hardly one answer carries the weight, reweighting can go no
-# further, however small λ becomes. A prompter that is trained can, since it writes what was never
-# drawn.
+# If the largest true gain is at the smallest λ, then a larger λ is no remedy here: it lowers the gain
+# that is real along with the gain that is not. The bound allows for harm, but these answers do not show
+# it. One reason is in the last line. Where a single answer carries the weight, the estimate is the best
+# of the answers drawn, and reweighting can go no further. A trained prompter can: it can write what was
+# never drawn. So the next section trains one.
 #
 # ## A prompter trained on the learned reward
 #
-# PPO as in the chapter on training, with two leashes and the learned reward in place of the rubric.
-# The rubric is computed beside it at every step and changes nothing.
+# This is PPO as in the [chapter on training](07_train.ipynb), with the learned reward in place of the
+# rubric and two values of λ. The rubric is computed beside it at every step, and changes nothing.
 
 # %%
 rewards.trained_prompters(study.metrics);
 
 # %% [markdown]
-# *Both rewards of the training batches against √KL, as gains over the first three batches; lines
-# are running means in the order of the steps.* Over-optimisation is where the two lines part. Where
-# the lower one bends down while the upper one goes on, every further step does harm.
+# *Both rewards of the training batches against √KL, as gains over the first three batches. Lines are
+# running means in the order of the steps.* Over-optimisation is where the two lines part. Where the
+# gold line falls while the learned one rises, each further step does harm.
 
 # %%
 rows = {}
 for lam, run in study.metrics.groupby("lam"):
     both = run[["objective/scores", "objective/gold"]]
     gains = both - both.head(3).mean()
-    ends = gains.tail(5).mean()
-    peak = gains["objective/gold"].rolling(5, min_periods=3).mean().max()
     rows[f"λ = {lam:g}"] = {
         "√KL at the end": np.sqrt(max(run["objective/kl"].tail(5).mean(), 0)),
-        "learned, gain": ends["objective/scores"],
-        "gold, gain": ends["objective/gold"],
-        "gold, best of the run": peak,
+        "learned gain": gains["objective/scores"].tail(5).mean(),
+        "gold gain": gains["objective/gold"].tail(5).mean(),
+        "best gold gain of the run": gains["objective/gold"].rolling(5, min_periods=3).mean().max(),
     }
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# Means of five batches, as gains over the first three. A gold gain at the end that lies clearly
-# below the best of the run is a prompter that should have been stopped earlier; a learned gain that
-# lies above the gold one is reward that exists on paper only.
+# Means of five batches, as gains over the first three. If the gold gain at the end is clearly below the
+# best of the run, training should have stopped earlier. If the learned gain is above the gold one, the
+# difference exists on paper only.
 #
 # On held-out prompts, where nothing was optimised:
 
 # %%
-from alignpro.statistics import paired_gain
-
 names = [n for n in study.prompters["configuration"].unique() if n != "No Fine-Tuning"]
 measured = {}
 for name in names:
-    for label, values in {"gold": "reward", "learned": "proxy"}.items():
-        judged = study.prompters.assign(reward=study.prompters[values])
-        gain = paired_gain(judged, name, "No Fine-Tuning", resamples=2000)
+    for label, values in {"learned": "proxy", "gold": "reward"}.items():
+        scored = study.prompters.assign(reward=study.prompters[values])
+        gain = paired_gain(scored, name, "No Fine-Tuning", resamples=2000)
         measured[name, label] = {key: gain[key] for key in ("gain", "low", "high")}
 pd.DataFrame(measured).T.rename_axis(["prompter", "by the reward"]).round(3)
 
+# %% [markdown]
+# Gains over no prompter, paired by prompt, with 95 % intervals over prompts, in the unit of r\*. The
+# difference between the two rows of a prompter is the part of its success that only the learned reward
+# sees. Do the two prompters differ by the true reward?
+
 # %%
-for name in names:
-    claimed, true = (measured[name, label]["gain"] for label in ("learned", "gold"))
-    print(f"{name}: {claimed:+.3f} by the learned reward, {true:+.3f} by r*")
+if len(names) == 2:
+    gain = paired_gain(study.prompters, names[1], names[0], resamples=2000)
+    interval = f"[{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    apart = "told apart" if gain["low"] * gain["high"] > 0 else "not told apart"
+    print(f"gold reward, {names[1]} minus {names[0]}: {gain['gain']:+.3f} {interval}, {apart}")
 
 # %% [markdown]
-# Gains over no prompter, paired by prompt, with 95 % intervals over prompts, in units of r\*. The
-# difference between the two lines of a prompter is the part of its success that only the learned
-# reward sees. One run under each λ shows that it can happen, and not how often it does.
+# There is one run for each λ, so the interval covers prompts but not the luck of training. It shows
+# what can happen, and not how often.
 #
 # What the prompters write, most frequent first:
 
@@ -316,33 +322,40 @@ suffix = [z.removeprefix(x).strip() for x, z in zip(written["prompt"], written["
 counts = written.assign(suffix=suffix).groupby("configuration", sort=False)["suffix"]
 share = counts.value_counts(normalize=True).groupby(level=0, sort=False).head(3)
 share = share.sort_index(level=0, sort_remaining=False)
-share.round(2).to_frame("share of its rewrites")
+text_table(share.rename("share of its rewrites").reset_index()).hide(axis="index")
 
 # %% [markdown]
-# ## What to conclude for a reward model whose gold is unknown
+# ## What this means for a reward model whose truth is unknown
 #
-# Everything above that needed r\* is out of reach for RM-Gemma-2B, for the paper, and for you. What
-# remains, and what it is worth:
+# Everything above that needed r\* is out of reach for RM-Gemma-2B, for the paper, and for you. This is
+# what remains, and what it is worth:
 #
-# * **Accuracy on held-out pairs is not a grade out of 100.** Its ceiling is the agreement of the
-#   labellers. Measure that, by labelling some pairs twice, before saying that a model is poor or
-#   good.
-# * **Calibration can be checked, and should be**, with nothing but held-out labels. A reward that
-#   is too sure invites the optimiser. But it holds for the answers that the pairs came from, and
-#   only for those: a trained prompter moves away from them.
-# * **A rising learned reward proves that the optimiser works, and nothing more.** Only something
-#   that was not optimised can say whether the answers got better: a second reward model learned
-#   from other pairs, a judge that has been validated, or people.
-# * **The KL is the one warning that is always there.** Report the reward together with it, as the
-#   figures here do. Choose λ, and the step to stop at, by the independent measure, and prefer the
-#   shorter leash where two do equally well.
-# * **Bounds with r_max speak about the reward that is inside them.** Computed with a learned reward
-#   they bound the learned gap, not the true one.
+# * **Held-out accuracy is not a grade out of 100.** Its ceiling is the agreement of the labellers.
+#   Label some pairs twice to measure the ceiling, before you call a model poor or good.
+# * **Calibration can be checked, and should be.** It needs only held-out labels. But it holds only for
+#   answers like those in the pairs, and a trained prompter moves away from them.
+# * **A rising learned reward proves that the optimiser works, and nothing more.** Only something that
+#   was not optimised can show that the answers got better: a second reward model learned from other
+#   pairs, a judge that has been validated, or people.
+# * **The KL is always there to be read.** Report it beside the reward, as the figures here do. Choose λ
+#   and the step to stop at by the independent measure. The learned reward itself cannot choose them.
+# * **Bounds with r_max are about the reward inside them.** Computed with a learned reward, they bound
+#   the learned gap and not the true one.
 #
-# In the paper, rewards are reported by the same model that they were trained on. Its Figure 2 shows
-# that the optimiser works; the win rates of Table 1, by another judge, are the evidence that the
-# answers got better.
-#
-# **Summary.** A reward model was learned from noisy labels, measured against the best that those
-# labels allow, and then leaned on: by selection, by its own optimum, and by PPO. How far its word
-# could be taken is in the figures above, and was visible only because here the truth is known.
+# The paper reports rewards by the same model that it trains on. Its Figure 2 shows that the optimiser
+# works. The win rates of its Table 1, by another judge, are the evidence that the answers got better.
+
+# %%
+print(f"The reward learned {learned:.0%} of what its labels allow.")
+for name in names:
+    on_paper, true = (measured[name, label]["gain"] for label in ("learned", "gold"))
+    print(f"{name}: {on_paper:+.3f} by the learned reward, {true:+.3f} by r*")
+smallest = by_lam["lam"][best] == by_lam["lam"].min()
+print(f"Estimated optimum: the true gain is {'' if smallest else 'not '}largest at the smallest λ.")
+
+# %% [markdown]
+# **What was found.** A reward can be learned from noisy labels, and how good it can become depends on
+# the labels' noise. We then optimised it in three ways. In selection and reweighting, the true gain and
+# the learned gain differ, and the figures above show by how much. The last line tells whether a larger
+# λ was a remedy for the estimated optimum. Whether it protects a trained prompter, two single runs
+# cannot tell.

@@ -14,10 +14,10 @@
 # %% [markdown]
 # # The scoreboard
 #
-# **What you will know at the end.** For every claim of the paper: what this book found, at which
-# scale, how sure it is, and where to look. Nothing on this page is typed in but the claims
-# themselves, in our words, and what the paper reports; every number is computed here, or comes from
-# the runs in `results/`, and every verdict follows from a rule.
+# **The question.** What does this book find about each claim of the paper? At the end you will know the
+# finding for every claim, its scale, how sure it is, and where to read more. Only the claims themselves,
+# in our words, and what the paper reports are typed in. Every number is computed here or comes from the
+# runs in `results/`, and every verdict follows from a rule.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -43,88 +43,105 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro.report import scoreboard
 from alignpro.config import load_preset
-from alignpro.runs import RESULTS
+from alignpro.report import scoreboard
 from alignpro.report.kept_runs import kept_preset
+from alignpro.report.scoreboard import NOT_RUN
+from alignpro.runs import RESULTS
 
 results_of = kept_preset(preset)
 theory = scoreboard.theory_rows(instances=200, seed=seed)
 measured = scoreboard.measured_rows(load_preset(results_of))
 elsewhere = scoreboard.elsewhere_rows()
+
+# %% [markdown]
+# ## What was measured, at a glance
+#
+# One row per claim, one column per dataset:
+
+# %%
+ran = measured[measured["verdict"] != NOT_RUN]
+glance = measured.pivot(index="claim", columns="where", values="verdict")
+glance.loc[measured["claim"].unique(), measured["where"].unique()].rename_axis(columns=None)
+
+# %% [markdown]
+# *Same sign* means that the difference has the sign that the claim gives it, and that its whole 95 %
+# interval has. It does not mean that the paper's numbers were reproduced. Models, data and judge are
+# other ones: small models on a laptop, 750 prompts of our own, and a rubric in place of a reward model.
+# A sign can carry over, but a size cannot. The claim about one fixed suffix is ours: the paper has no
+# such baseline.
+
+# %%
 verdicts = pd.concat([theory, measured, elsewhere])["verdict"]
 verdicts.value_counts().to_frame("claims")
 
 # %% [markdown]
-# A measured claim counts once for each dataset. What has not been run counts as *not run*, and is
-# named below.
+# All verdicts, those on the theory among them. A measured claim counts once per dataset.
 #
 # ## How a verdict is given
 #
 # | verdict | rule |
 # |---|---|
-# | verified exactly | proved in the book, and true of every random instance that is drawn here |
-# | verified with a correction | not true of all of them as it stands; its correction is, and is proved |
-# | not verified | the correction fails as well: the mistake would be this book's |
-# | reproduced at CPU scale | the 95 % interval of the difference lies on the side that the paper says |
-# | not reproduced at CPU scale | it lies on the other side |
-# | cannot be told apart | it contains zero, or there is nothing to compare with |
-# | needs the H100 | the paper's own models; this book has not run them |
-# | not run | nothing of the kind lies in `results/` |
+# | verified exactly | proved in the book, and true of every random instance drawn here |
+# | verified with a correction | not true of all of them; its correction is, and is proved |
+# | not verified | the correction fails as well, so the mistake would be this book's |
+# | same sign at small scale | the whole 95 % interval of the difference is on the side that the claim names |
+# | opposite sign at small scale | the whole interval is on the other side |
+# | not told apart | the interval contains zero, or there is nothing to compare with |
+# | too few prompts | fewer than six, which cannot be significant at 5 % even if all agree |
+# | needs the H100 | about the paper's own models, which this book has not run |
+# | not run | `results/` has no such run |
 #
-# The rules are `theory_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. A verdict links to
-# the section of the book that treats the claim (the links work in the built book).
+# The rules are `theory_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. In the built
+# book, each verdict links to the section that treats the claim.
 #
 # ## The theory
 #
-# In how many random instances a statement holds, and the largest *violation*: by how much the left
-# side of an inequality exceeds the right, or for an identity the distance of the two sides. Up to
-# 1e−6, on rewards with a range of 1, counts as none. A negative number is what was left, at least,
-# before the inequality would have broken.
+# The table shows in how many random instances a statement holds, and its largest *violation*. For an
+# inequality the violation is the left side minus the right, for an identity their distance. Rewards have
+# a range of 1, and a violation of at most 1e−6 counts as none. A negative number is the smallest margin
+# by which the inequality held.
 
 # %%
 scoreboard.board(theory, ["place", "claim", "as stated", "correction", "corrected"])
 
 # %% [markdown]
-# *Every theoretical claim, on two hundred random instances.* The corrections are the book's: each is
+# *Every theoretical claim, on two hundred random instances.* The corrections are the book's. Each is
 # proved in the chapters on the theory, with the smallest example that calls for it. None of them
-# takes the lemma or the theorem away; they say what the two need, and what must not be read into
+# invalidates the lemma or the theorem. They state what the two need, and what must not be read into
 # them.
 #
-# ## What was measured
+# ## The measurements in detail
 #
-# Differences are paired by prompt and run, intervals are over both. *RLHF is near* is read as: nearer
-# to it than to No Fine-Tuning. That reading is ours; the paper shows bars.
+# Differences are paired by prompt and run, and intervals cover both. We read *comes near RLHF* as
+# nearer to RLHF than to No Fine-Tuning. That reading is ours; the paper shows bars.
 
 # %%
-ran = measured[measured["verdict"] != scoreboard.NOT_RUN]
 scoreboard.board(ran, ["place", "claim", "paper", "where", "found"])
 
 # %% [markdown]
-# *Every measured claim, on every dataset that has been run.* One should not count verdicts: the rows
-# share their runs, and a small model with a rubric for a reward is another experiment than the
-# paper's. What carries over is the sign of an effect, not its size.
+# *Every measured claim, on every dataset that has been run.* Do not count the verdicts: the rows share
+# their runs, and are not independent.
 
 # %%
-missing = measured[measured["verdict"] == scoreboard.NOT_RUN].groupby("claim", sort=False)
+missing = measured[measured["verdict"] == NOT_RUN].groupby("claim", sort=False)
 for claim, where in missing["where"]:
     print(f"not run: {claim} ({'; '.join(where)})")
 
 # %% [markdown]
-# `make reproduce` runs what is missing, except the learned reward, which
-# `python -m alignpro learn-reward` makes.
+# `make reproduce` runs what is missing, except the learned reward: `python -m alignpro learn-reward`
+# makes that.
 #
-# The reward judge above is not GPT-4. A language model that runs on a laptop was asked as well, and
-# is not entered in the table, for these reasons:
+# The reward judge above is not GPT-4. We also asked a language model that runs on a laptop. It is not in
+# the table, because its verdict often depends on the order in which the two answers are shown:
 
 # %%
 for path in sorted((RESULTS / "judge").glob("*/*.jsonl")):
-    said = pd.read_json(path, lines=True, dtype=False)
-    known = said[said["preference"].notna()]
-    print(
-        f"{path.parent.name}, {path.stem}: a verdict in both orders for {len(known)} of {len(said)} "
-        f"pairs; on {(known['a_first'] != known['b_first']).sum()} of these the orders differ"
-    )
+    verdicts_kept = pd.read_json(path, lines=True, dtype=False)
+    known = verdicts_kept[verdicts_kept["preference"].notna()]
+    differ = (known["a_first"] != known["b_first"]).sum()
+    print(f"{path.parent.name}, {path.stem}: {len(verdicts_kept)} pairs,", end=" ")
+    print(f"{len(known)} with a verdict in both orders; in {differ} of these the orders differ")
 
 # %% [markdown]
 # ## What needs more than this book has run
@@ -132,7 +149,12 @@ for path in sorted((RESULTS / "judge").glob("*/*.jsonl")):
 # %%
 scoreboard.board(elsewhere, ["place", "claim", "paper"])
 
+# %%
+for claim, rows in ran.groupby("claim", sort=False):
+    counts = ", ".join(f"{verdict} ({n})" for verdict, n in rows["verdict"].value_counts().items())
+    print(f"{claim} {counts}")
+
 # %% [markdown]
-# **Summary.** The mathematics of the paper holds, with corrections that its use requires. What its
-# experiment finds is, at the scale of a laptop, what the second table says, neither more nor less.
-# Its own scale is still to be run, and the code for it is here.
+# **What was found.** The mathematics of the paper holds, with corrections that its use requires. The
+# list above gives what its experiment shows at the scale of a laptop: for each claim its verdicts, and
+# on how many datasets. The paper's own scale has not been run. The code for it is here.

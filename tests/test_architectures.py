@@ -14,8 +14,9 @@ from alignpro import experiments, models
 from alignpro.config import ModelSpec
 from alignpro.data import load_prompts
 from alignpro.experiments import Cell
+from alignpro.fast.adapter import add_lora
 from alignpro.generation import Policy
-from alignpro.prompter import Prompter, add_lora
+from alignpro.prompter import Prompter
 from alignpro.rewards import RewardModel
 from alignpro.texts import META_PROMPT
 

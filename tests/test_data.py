@@ -1,5 +1,6 @@
 """The project's own prompts: enough of them, varied, and split without overlap."""
 
+import json
 import re
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_no_near_duplicates_in_words():
 
 
 def test_no_near_duplicates_in_meaning():
-    from alignpro.rewards import embed
+    from alignpro.sources.weights import embed
 
     vectors = embed(EVERYTHING).numpy()
     cosine = vectors @ vectors.T
@@ -78,6 +79,15 @@ def test_unknown_names_list_the_known_ones(arguments, message):
         load_prompts(*arguments)
 
 
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0c", "\r"])
+def test_only_a_line_feed_ends_a_row(tmp_path, inside):
+    """JSON allows other line separators within a text."""
+    path, text = tmp_path / "mine.jsonl", f"What is{inside}tea?"
+    rows = [{"prompt": p, "split": "train"} for p in (text, "What is coffee?")]
+    path.write_bytes("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
+    assert read_prompts(path) == [text, "What is coffee?"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -85,7 +95,7 @@ def test_unknown_names_list_the_known_ones(arguments, message):
         ('{"prompt": " ", "split": "train"}', "mine.jsonl:2: `prompt` must be a non-empty text"),
         ('{"prompt": "Hi there", "split": "dev"}', "mine.jsonl:2: `split` must be one of"),
         ('{"prompt": "Hi", "split": "test", "kind": "x"}', "mine.jsonl:2: `kind` must be one of"),
-        ('{"prompt": "what IS  tea?", "split": "test"}', "the same prompt stands on line 1"),
+        ('{"prompt": "what IS  tea?", "split": "test"}', "the same prompt is on line 1"),
     ],
 )
 def test_a_bad_row_is_named_with_file_and_line(tmp_path, line, message):

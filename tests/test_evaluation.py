@@ -1,14 +1,28 @@
 """The baselines against what they claim to do, and the table that evaluation makes."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.tables import runs_of
+import torch
+from helpers.tables import runs_of, table_of
 
-from alignpro.evaluation import best_of, best_suffixes, constant, evaluate, per_kind, unchanged
+from alignpro.evaluation import (
+    RewardError,
+    best_of,
+    best_suffixes,
+    checked_rewards,
+    constant,
+    evaluate,
+    kept,
+    per_kind,
+    unchanged,
+)
 from alignpro.report.examples import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples
 from alignpro.report.kept_runs import prompt_means
-from alignpro.texts import Prompt
+from alignpro.statistics import paired_gain, summary, variance_change
+from alignpro.texts import Prompt, Response
 
 
 def prompts_of(*kinds):
@@ -135,3 +149,111 @@ def test_examples_of_answers_that_do_not_pair_are_refused():
     table = example_table(np.zeros((1, 2, 2)), np.ones((1, 2, 2)))
     with pytest.raises(ValueError, match="equally often"):
         choose_examples(table.iloc[:-1], seed=0, drawn=1)
+
+
+ONE_AND_A_HALF_AND_NONE = [
+    [1, 0.5, False],
+    (1.0, 0.5, 0),
+    np.array([1, 0.5, 0]),
+    np.array([1, 0.5, 0], dtype=np.float16),
+    pd.Series([1, 0.5, 0], index=[7, 8, 9]),
+    torch.tensor([1, 0.5, 0]),
+    torch.tensor([1, 0.5, 0], dtype=torch.bfloat16, requires_grad=True),
+    [torch.tensor(1), np.float32(0.5), np.bool_(False)],
+]
+
+
+@pytest.mark.parametrize("values", ONE_AND_A_HALF_AND_NONE, ids=lambda v: type(v).__name__)
+def test_rewards_of_every_kind_are_taken(values):
+    taken = checked_rewards(values, ["p", "q", "r"], "it")
+    assert taken.tolist() == [1.0, 0.5, 0.0] and taken.dtype == float
+
+
+def test_whole_numbers_and_booleans_are_rewards():
+    for ones in ([1, 1], [True, True], np.ones(2, int), np.ones(2, bool), torch.ones(2).bool()):
+        assert checked_rewards(ones, ["p", "q"], "it").tolist() == [1.0, 1.0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_rewards_on_another_device_are_taken():
+    assert checked_rewards(torch.ones(2, device="cuda"), ["p", "q"], "it").tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("one", [0.5, [0.5], [[0.5]], torch.tensor(0.5), np.full((1, 1, 1), 0.5)])
+def test_one_element_is_the_reward_of_one_prompt_alone(one):
+    assert checked_rewards(one, ["p"], "it").tolist() == [0.5]
+    with pytest.raises(RewardError, match="^it returned 1 values for 2 responses$"):
+        checked_rewards(one, ["p", "q"], "it")
+
+
+@pytest.mark.parametrize("values", [[], [0.5] * 3, torch.zeros(1, 2), torch.zeros(4), None, "ab"])
+def test_rewards_of_another_number_are_refused(values):
+    with pytest.raises(RewardError, match=r"^it returned \d values for 2 responses$"):
+        checked_rewards(values, ["p", "q"], "it")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [math.nan, math.inf, -math.inf, None, "0.5", 1j, [0.5], torch.zeros(1), [0.5, 0.5], pd.NA],
+)
+def test_a_reward_that_is_no_finite_number_is_named_with_its_row_and_prompt(bad):
+    with pytest.raises(RewardError, match="^it is .* in row 1, .* not a finite .* row is 'Why q'"):
+        checked_rewards([0.5, bad], ["Why p", "Why q"], "it")
+
+
+def test_a_matrix_of_rewards_is_refused():
+    with pytest.raises(RewardError, match="^it is \\[0.0\\] in row 0, .* not a finite number"):
+        checked_rewards(torch.zeros(2, 1), ["p", "q"], "it")
+
+
+class Repeats:
+    """A frozen LLM that repeats what it is asked."""
+
+    def generate(self, prompts, seed):
+        return [Response(p) for p in prompts]
+
+
+def not_a_number_for_reasons(prompts, responses):
+    return [math.nan if x.kind == "reason" else 0.5 for x in prompts]
+
+
+def test_evaluation_stops_at_a_reward_that_is_not_a_number():
+    prompts = prompts_of("howto", "reason")
+    wanted = "the reward not_a_number_for_reasons is nan in row 2, .* row is 'Question 1\\?'"
+    with pytest.raises(RewardError, match=wanted):
+        evaluate({"A": unchanged}, Repeats(), not_a_number_for_reasons, prompts, 2, 0, False)
+
+
+def test_the_best_of_n_stops_at_a_reward_that_is_not_a_number():
+    chosen = best_of(2, unchanged, Repeats(), not_a_number_for_reasons)
+    with pytest.raises(RewardError, match="is nan in row 2"):
+        chosen(prompts_of("howto", "reason"), 0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_table_with_a_reward_that_is_not_finite_has_no_means(bad):
+    """As a table kept by an older version: a pivot table would leave the row out."""
+    table = table_of({"A": [[0.5, bad], [1, 0]], "B": [[0.5, 0], [1, 0]]})
+    for reads in (
+        best_suffixes,
+        prompt_means,
+        lambda t: summary(t, 100),
+        lambda t: paired_gain(t, "A", "B", 100),
+        lambda t: variance_change(t, "A", "B", 100),
+    ):
+        with pytest.raises(RewardError, match="reward .* is (nan|inf) in row 1"):
+            reads(table)
+
+
+def test_a_kept_table_is_made_once(tmp_path):
+    asked = []
+
+    def make(*arguments):
+        asked.append(arguments)
+        return pd.DataFrame({"reward": [0.5]})
+
+    for _ in range(2):
+        table = kept(tmp_path / "table.parquet", make, "help", 3)
+        pd.testing.assert_frame_equal(table, pd.DataFrame({"reward": [0.5]}))
+    assert asked == [("help", 3)]
+    assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]

@@ -31,7 +31,7 @@ CONFIGURATIONS = [
     "No Fine-Tuning",
     "Untrained prompter",
     "Best constant suffix",
-    "Best suffix per kind (oracle)",
+    "Best suffix, told the kind",
     "Align-Pro",
 ]
 
@@ -133,7 +133,7 @@ def test_the_oracle_is_trained_once_and_the_frozen_model_stays_frozen(quick, tmp
     assert cell.frozen.generate(cell.prompts("test"), seed=3) == before
     oracle = cell.train_oracle(progress=False)
     assert oracle.generate(cell.prompts("test"), seed=3) != before
-    monkeypatch.setattr("alignpro.ppo.Trainer", None)
+    monkeypatch.setattr(Cell, "trainer", None)
     again = Cell(quick, "help", 0, root=tmp_path).train_oracle(progress=False)
     assert again.generate(cell.prompts("test"), seed=3) == oracle.generate(
         cell.prompts("test"), seed=3
@@ -158,7 +158,7 @@ def test_the_oracle_learns_what_a_reward_asks_for(smoke, tmp_path):
 def test_a_trained_prompter_is_loaded_and_not_trained_again(quick, tmp_path, monkeypatch):
     cell = Cell(quick, "help", 0, root=tmp_path)
     first = cell.train(progress=False)(cell.prompts("test"), seed=5)
-    monkeypatch.setattr("alignpro.ppo.Trainer", None)
+    monkeypatch.setattr(Cell, "trainer", None)
     again = Cell(quick, "help", 0, root=tmp_path).train(progress=False)
     assert again(cell.prompts("test"), seed=5) == first
 

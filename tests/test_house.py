@@ -124,7 +124,7 @@ def test_a_badge_and_the_cell_behind_it_fetch_the_same_release():
 # The core in reading order: a module imports only what comes before it.
 CORE = (
     *("texts", "config", "devices", "runs", "models", "data", "generation", "prompter", "rewards"),
-    *("ppo", "evaluation", "statistics", "experiments", "__main__"),
+    *("evaluation", "ppo", "statistics", "experiments", "__main__"),
 )
 # What each folder may import of ours, beside itself; `core/NAME` is one module of the core.
 ALLOWED = {

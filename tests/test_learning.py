@@ -47,7 +47,7 @@ def learned(load_tiny, smoke, folder, seed, menu, prompts, reward) -> tuple[dict
     config = WarmStartConfig("all", 40, 2 * len(menu), 2e-2)
     ppo.warm_start(first, queries, menu, config, seed, progress=False)
     second = policy(first.model.merge_and_unload().requires_grad_(False).eval(), seed + 100)
-    centre_adapter(second, queries)
+    centre_adapter(second.model, queries)
 
     def sampled(seed):
         many = -(-240 // len(queries))

@@ -19,11 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignpro import devices, models
-from alignpro.config import ModelSpec, load_preset, load_reward_learning
+from alignpro.config import ModelSpec, load_preset
 from alignpro.fast import linears
+from alignpro.fast.adapter import add_lora
 from alignpro.fast.linears import Bf16Linear, Int8Linear, PackedLinear, arithmetic, to_bf16, to_fast
 from alignpro.models import ModelError
-from alignpro.prompter import add_lora
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.learn import learn_reward
 from alignpro.scale.step_costs import PlanError, architecture
 

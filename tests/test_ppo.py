@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from alignpro import ppo
 from alignpro.config import PRESETS, AdaptiveKLConfig, SamplingConfig, load_preset
+from alignpro.evaluation import RewardError
+from alignpro.fast.adapter import add_lora
+from alignpro.fast.logprobs import Batch
 from alignpro.generation import Policy
-from alignpro.prompter import add_lora
 from alignpro.runs import Run, RunError
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
@@ -75,9 +78,9 @@ def test_losses_of_a_case_by_hand(smoke):
     advantages = torch.tensor([[1.0, -1.0, 2.0, 7.0]])
     values = torch.tensor([[1.0, 0.0, 0.0, 3.0]], requires_grad=True)
     returns = torch.tensor([[2.0, 0.0, 1.0, 9.0]])
-    policy_loss, value_loss, stats = ppo.ppo_losses(
-        logp, old, advantages, values, torch.zeros(1, 4), returns, mask, config
-    )
+    batch = Batch([[0]], torch.zeros(1, 4, dtype=torch.long), mask, shared=0)
+    sampled = ppo.Experience(batch, old, torch.zeros(1, 4), advantages, returns)
+    policy_loss, value_loss, stats = ppo.ppo_losses(logp, values, sampled, config)
     # Ratios 1.5, 1.5, 0.5: gain clipped at 1.2, loss not clipped, ratio 0.5 pessimistically kept.
     assert policy_loss.item() == pytest.approx((-1.2 + 1.5 - 1.0) / 3)
     # First value moved by 1, clipped to 0.5: the larger of (1 - 2)^2 and (0.5 - 2)^2 counts.
@@ -223,13 +226,60 @@ def test_training_starts_at_the_reference(load_tiny, quick, tmp_path):
     assert first["val/ratio"] == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_score_that_is_not_finite_stops_the_run_and_says_so(load_tiny, quick, tmp_path):
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_stops_the_run_and_is_blamed(load_tiny, quick, tmp_path, bad):
+    """Not the learning rate: no checkpoint of a state at fault is written."""
+
     def broken(prompts, outputs, seed):
-        return ppo.Scored(torch.full((len(outputs),), float("nan")), [], {})
+        return ppo.Scored([0.5] * (len(outputs) - 1) + [bad], [{} for _ in outputs], {})
 
     toy = Toy(load_tiny, quick, tmp_path, broken)
-    with pytest.raises(RunError, match="not finite.* at step 1"):
+    last = quick.ppo.batch_size - 1
+    with pytest.raises(RewardError, match=f"the score at step 1 is {bad} in row {last}, .* prompt"):
         toy.trainer.train(progress=False)
+    assert not (toy.run.folder / "checkpoints").exists()
+
+
+def test_one_score_is_not_spread_over_the_batch(load_tiny, quick, tmp_path):
+    def one(prompts, outputs, seed):
+        return ppo.Scored(torch.ones(1), [{} for _ in outputs], {})
+
+    with pytest.raises(RewardError, match="the score at step 1 returned 1 values for"):
+        Toy(load_tiny, quick, tmp_path, one).trainer.train(progress=False)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_scores_of_every_kind_train_alike(load_tiny, quick, tmp_path, kind):
+    def score(prompts, outputs, seed):
+        counts = [o.count("e") for o in outputs]  # integers
+        return ppo.Scored(kind(counts), [{} for _ in outputs], {}, gold=kind(counts))
+
+    toy = Toy(load_tiny, quick, tmp_path, score)
+    toy.trainer.train(progress=False)
+    rows = toy.run.read("metrics.jsonl")
+    samples = [row for row in toy.run.read("samples.jsonl") if row["step"] == 1]
+    assert [row["objective/gold"] for row in rows] == [row["objective/scores"] for row in rows]
+    assert all(row["score"] == row["gold"] for row in samples) and len(samples) == 8
+
+    def floats(prompts, outputs, seed):
+        counts = torch.tensor([float(o.count("e")) for o in outputs])
+        return ppo.Scored(counts, [{} for _ in outputs], {})
+
+    reference = Toy(load_tiny, quick, tmp_path / "floats", floats)
+    reference.trainer.train(progress=False)
+    assert all(torch.equal(p, toy.state()[n]) for n, p in reference.state().items())
+
+
+def test_the_rows_of_an_experience_are_trimmed_alike():
+    tokens = torch.arange(12).reshape(3, 4)
+    mask = torch.arange(4) < torch.tensor([4, 2, 3])[:, None]
+    batch = Batch([[1], [2], [3]], tokens, mask, shared=0)
+    whole = ppo.Experience(batch, *(tokens + 100 * i for i in range(4)))
+    part = whole.rows(torch.tensor([2, 1]))
+    assert part.batch.queries == [[3], [2]]
+    for i, column in enumerate((part.logp, part.values, part.advantages, part.returns)):
+        assert torch.equal(column, part.batch.tokens + 100 * i)
+    assert part.batch.tokens.tolist() == [[8, 9, 10], [4, 5, 6]]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(load_tiny, quick, tmp_path):
@@ -242,10 +292,10 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(load_tiny, 
     assert toy.run.load_checkpoint() is None
 
 
-def test_a_policy_that_does_not_sample_as_it_is_is_refused(load_tiny, quick, tmp_path):
+def test_a_policy_that_truncates_is_refused(load_tiny, quick, tmp_path):
     toy = Toy(load_tiny, quick, tmp_path)
     toy.policy.sampling = dataclasses.replace(toy.policy.sampling, top_p=0.9)
-    with pytest.raises(ValueError, match="samples as it is, got .*top_p=0.9"):
+    with pytest.raises(ValueError, match="without truncation, got .*top_p=0.9"):
         ppo.Trainer(toy.policy, QUERIES, None, None, quick.ppo, toy.run)
 
 

@@ -6,16 +6,15 @@ from conftest import ARCHITECTURES
 from sklearn.decomposition import PCA
 
 from alignpro.data import load_prompts
-from alignpro.generation import Policy
-from alignpro.prompter import (
-    Prompter,
+from alignpro.fast.adapter import (
     adapter_inputs,
     adapter_similarity,
     add_lora,
     centre_adapter,
     merge_adapter,
-    save_prompter,
 )
+from alignpro.generation import Policy
+from alignpro.prompter import Prompter
 from alignpro.texts import BEST_SUFFIXES, META_PROMPT, NEUTRAL_MENU
 
 
@@ -74,7 +73,7 @@ def test_a_centred_adapter_sees_what_differs_between_prompts(
         [[{"role": "user", "content": x}] for x in load_prompts("help", "train", 20)]
     )
     before = adapted(torch.tensor(queries[:1])).logits
-    centre_adapter(policy, queries)
+    centre_adapter(policy.model, queries)
     assert torch.equal(adapted(torch.tensor(queries[:1])).logits, before)
 
     layer = adapted.get_base_model().get_decoder().layers[1]
@@ -97,15 +96,15 @@ def test_prompts_look_less_alike_to_a_centred_adapter(load_tiny, smoke, greedy):
     queries = policy.encode(
         [[{"role": "user", "content": x}] for x in load_prompts("help", "train", 20)]
     )
-    before = adapter_similarity(policy, queries)
-    centre_adapter(policy, queries)
-    after = adapter_similarity(policy, queries)
+    before = adapter_similarity(policy.model, queries)
+    centre_adapter(policy.model, queries)
+    after = adapter_similarity(policy.model, queries)
     others = ~torch.eye(20, dtype=bool)
     for view in (before, after):
         torch.testing.assert_close(view.diag(), torch.ones(20))
         torch.testing.assert_close(view, view.T)
     assert after[others].mean().abs() < 0.1 < before[others].mean()
-    module, states = next(iter(adapter_inputs(policy, queries[:2]).items()))
+    module, states = next(iter(adapter_inputs(policy.model, queries[:2]).items()))
     one = policy.model.get_base_model().get_decoder().layers[1].self_attn.q_proj
     assert module is one and states.shape == (2, model.config.hidden_size)
 
@@ -130,7 +129,7 @@ def test_a_saved_prompter_comes_back_as_plain_files(
     prompter = Prompter(Policy(adapted, tokenizer, greedy), "suffix")
     prompts = load_prompts("help", "test", 5)
     written = prompter(prompts, seed=0)
-    save_prompter(prompter, tmp_path / "prompter")
+    prompter.save(tmp_path / "prompter")
     names = {p.name for p in (tmp_path / "prompter").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= names
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl", ".py"))]

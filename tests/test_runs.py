@@ -2,6 +2,7 @@
 
 import functools
 import json
+import subprocess
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from alignpro import runs
 from alignpro.rewards import rubric
 from alignpro.runs import Run, RunError, atomic_write, function_name, require, stage_seed
+from alignpro.sources import provenance
 
 
 @pytest.fixture
@@ -118,6 +120,34 @@ def test_cutting_back_drops_later_steps_and_a_half_written_line(run):
         file.write('{"step": 4, "obj')
     run.cut_back("metrics.jsonl", 2)
     assert run.read("metrics.jsonl") == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\x85", "\x0c", "\r"])
+def test_a_text_may_hold_any_separator_of_lines(run, inside):
+    rows = [{"step": s, "response": f"one{inside}two"} for s in (1, 2)]
+    run.append("samples.jsonl", rows)
+    run.cut_back("samples.jsonl", 2)
+    assert run.read("samples.jsonl") == rows
+
+
+def test_a_kill_within_a_character_loses_its_row_alone(run):
+    run.append("samples.jsonl", [{"step": 1, "response": "λ"}])
+    with open(run.folder / "samples.jsonl", "ab") as file:
+        file.write('{"step": 2, "response": "λ'.encode()[:-1])
+    run.cut_back("samples.jsonl", 5)
+    assert run.read("samples.jsonl") == [{"step": 1, "response": "λ"}]
+
+
+def test_a_card_needs_no_git(run, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    run.finish()
+    assert json.loads((run.folder / "card.json").read_text())["commit"] is None
+
+
+def test_a_copy_inside_another_repository_has_no_commit(run, tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path / "copy")
+    assert provenance.provenance()["commit"] is None
 
 
 def test_a_card_says_what_a_result_needs(run):

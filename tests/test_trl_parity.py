@@ -19,9 +19,9 @@ from trl_adapter import PPOTrainer, run_trl
 
 from alignpro import models, ppo
 from alignpro.config import ModelSpec, SamplingConfig
-from alignpro.fast.logprobs import forward, make_batch
+from alignpro.fast.adapter import add_lora
+from alignpro.fast.logprobs import Batch, forward, make_batch
 from alignpro.generation import Policy
-from alignpro.prompter import add_lora
 from alignpro.runs import Run
 from alignpro.texts import Response
 
@@ -230,13 +230,13 @@ def test_rewards_values_advantages_and_returns_agree(both):
     for local, ((scores, *_), rewards), (_, advantages), (update, _) in zip(
         both.locals, both.ours.token_rewards, both.ours.gae, both.ours._update
     ):
-        _, _, _, values, whitened, returns = update
+        _, experience = update
         close(scores, local["scores"])
         close(rewards, local["rewards"])
-        close(values, local["values"])
+        close(experience.values, local["values"])
         close(advantages, local["returns"] - local["values"])
-        close(returns, local["returns"])
-        close(whitened, local["advantages"])
+        close(experience.returns, local["returns"])
+        close(experience.advantages, local["advantages"])
         assert local["values"].abs().max() > 0.1
 
 
@@ -365,16 +365,15 @@ def test_losses_are_trls_on_rows_of_any_length(ragged, smoke):
     config = dataclasses.replace(smoke.ppo, **NUMBERS)
     for name, mask in (("pg_loss", "padding_mask"), ("vf_loss", "padding_mask_p1")):
         rows = local["rows"]
-        losses = ppo.ppo_losses(
-            local["new_logprobs"],
+        tokens = torch.zeros_like(local[mask][rows], dtype=torch.long)
+        sampled = ppo.Experience(
+            Batch([[0]] * len(tokens), tokens, ~local[mask][rows], shared=0),
             local["logprobs"][rows],
-            local["advantages"][rows],
-            local["vpred"],
             local["values"][rows],
+            local["advantages"][rows],
             local["returns"][rows],
-            ~local[mask][rows],
-            config,
         )
+        losses = ppo.ppo_losses(local["new_logprobs"], local["vpred"], sampled, config)
         close(losses[name == "vf_loss"], local[name])
     assert (local["ratio"] != 1).any()
     counted = (~local["padding_mask_p1"]).sum(-1) - (~local["padding_mask"]).sum(-1)
@@ -529,7 +528,7 @@ PAGE = (ROOT / "book" / "ppo_details.md").read_text()
 
 def test_every_test_that_the_page_names_exists():
     named = set(re.findall(r"`(test_\w+)`", PAGE))
-    sources = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 20
     assert named <= set(re.findall(r"^def (test_\w+)\(", sources, re.MULTILINE))
 

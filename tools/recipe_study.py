@@ -47,7 +47,8 @@ import pandas as pd
 from alignpro.config import Preset, load_preset
 from alignpro.evaluation import best_suffixes, constant, evaluate
 from alignpro.experiments import Cell
-from alignpro.runs import RESULTS, provenance, stage_seed
+from alignpro.runs import RESULTS, atomic_write, stage_seed
+from alignpro.sources.provenance import provenance
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
 
 DATASET = "help"
@@ -109,12 +110,9 @@ def suffixes(out: Path) -> None:
     table = evaluate(
         rewriters, cell.frozen, cell.reward, cell.prompts("validation"), SUFFIX_SAMPLES, seed
     )
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / "suffixes.partial"
-    table.drop(columns=["prompt", "rewrite", "dataset"]).to_parquet(
-        partial, index=False, compression="zstd"
-    )
-    partial.rename(out / "suffixes.parquet")
+    kept = table.drop(columns=["prompt", "rewrite", "dataset"])
+    with atomic_write(out / "suffixes.parquet") as partial:
+        kept.to_parquet(partial, index=False, compression="zstd")
 
 
 def written(rewrites: pd.Series, prompts: pd.Series) -> list[str]:
@@ -181,9 +179,10 @@ def run(trial: Trial, seed: int, out: Path) -> dict:
     prompter = cell.train(progress=False)
     trained = time.perf_counter()
     metrics = pd.DataFrame(cell.run.read("metrics.jsonl"))
-    sampled = cell._evaluated(prompter)
+    length = prompter.policy.sampling.max_new_tokens
+    prompter.policy.sampling = dataclasses.replace(cell.preset.frozen, max_new_tokens=length)
     table = evaluate(
-        {trial.name: sampled},
+        {trial.name: prompter},
         cell.frozen,
         cell.reward,
         cell.prompts("validation"),
@@ -226,7 +225,7 @@ def done(out: Path) -> set[tuple[str, int]]:
 
 
 def todo(out: Path) -> list[tuple[Trial, int]]:
-    """What is missing, in the order of TRIALS, all first seeds of the list as they stand."""
+    """The trials and seeds that have no line yet, in the order of TRIALS."""
     finished = done(out)
     return [(t, s) for t in TRIALS for s in t.seeds if (t.name, s) not in finished]
 

@@ -127,3 +127,19 @@ def arithmetic(model: torch.nn.Module) -> list[str]:
     return sorted(
         {str(m.weight.dtype).split(".")[1] for m in model.modules() if isinstance(m, kinds)}
     )
+
+
+def copy_head_input(model: torch.nn.Module) -> None:
+    """Let the output head of `model`, if it has one, copy its input before it multiplies.
+
+    Models pass it a slice: the last positions of each row. PyTorch multiplies such a slice row by
+    row, and in bfloat16 on a CPU it copies the head for each row.
+    """
+
+    def contiguous(head: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        # `contiguous` would return the slice of a single row unchanged, with its strides.
+        return tuple(x.clone(memory_format=torch.contiguous_format) for x in states)
+
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(contiguous)

@@ -1,4 +1,4 @@
-"""The figures of the chapter on judging, from the lines that `judging.report` makes."""
+"""The figures of the chapter on judging, from the rows that `judging.report.report` makes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TEXT = {"A": "white", "tie": "#222222", "B": "white"}
 
 
 def verdict_shares(reports: pd.DataFrame, names: tuple[str, str], title: str) -> Figure:
-    """Shares of all pairs that A wins, that are tied, that B wins or are unknown; a bar a row.
+    """One bar per row of `reports`: the shares of all pairs that A wins, ties and loses.
 
-    `names` are the two sides, in this order.
+    Pairs without a preference are hatched. `names` are those of A and B.
     """
     figure, axes = plt.subplots(figsize=(8.5, 0.55 * len(reports) + 1.9))
     labels = {"A": f"{names[0]} wins", "tie": "tie", "B": f"{names[1]} wins"}
@@ -43,7 +43,10 @@ def verdict_shares(reports: pd.DataFrame, names: tuple[str, str], title: str) ->
 
 
 def win_rates(reports: pd.DataFrame, title: str) -> Figure:
-    """A's win rate against each row, with 95 % intervals over prompts, and at equal length."""
+    """One dot per row of `reports`: A's win rate with its 95 % interval over prompts.
+
+    A diamond shows the rate at equal length. The rows name what A is compared with.
+    """
     figure, axes = plt.subplots(figsize=(8.5, 0.55 * len(reports) + 1.7))
     for y, (_, row) in enumerate(reports.iterrows()):
         spread = [[row["win rate"] - row["low"]], [row["high"] - row["win rate"]]]

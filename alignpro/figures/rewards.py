@@ -1,4 +1,4 @@
-"""Figures of reward learning: what was learned, how far it can be believed, what breaks it."""
+"""Figures of reward learning: how good the learned reward is, and what optimising it does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROXY, GOLD, CEILING = "#D55E00", "#009E73", "#777777"
 
 
 def accuracy_curve(accuracy: pd.DataFrame) -> Figure:
-    """Held-out accuracy by the number of training pairs, under the noise ceiling."""
+    """Held-out accuracy by number of training pairs, below the noise ceiling."""
     figure, axes = plt.subplots(figsize=(7.5, 4))
     marks = {"accuracy": ("#56B4E9", "s"), "expected accuracy": ("#0072B2", "o")}
     for shift, (measure, (color, mark)) in zip((0.97, 1.03), marks.items()):
@@ -30,26 +30,28 @@ def accuracy_curve(accuracy: pd.DataFrame) -> Figure:
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.set(xlabel="training pairs", ylabel="held-out accuracy")
-    axes.set_title("Accuracy grows with the pairs, and cannot pass the noise")
+    axes.set_title("Accuracy by number of pairs, and its ceiling")
     axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.86))
     return figure
 
 
 def reliability_diagram(table: pd.DataFrame) -> Figure:
-    """Predicted against observed preference, with 95 % Wilson intervals; the dot's area is n."""
+    """Predicted against observed preference, with 95 % Wilson intervals. A dot's area is n."""
     figure, axes = plt.subplots(figsize=(5, 4.6))
     axes.plot([0, 1], [0, 1], color=CEILING, ls="--", lw=1.2)
     axes.vlines(table["predicted"], table["low"], table["high"], color=PROXY, lw=1.4)
     area = 20 + 180 * table["pairs"] / table["pairs"].max()
     axes.scatter(table["predicted"], table["observed"], s=area, color=PROXY, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.set(xlabel="predicted P(first preferred)", ylabel="share of pairs that the first won")
-    axes.set_title("Is a predicted 80 % won 80 times of 100?")
+    axes.set(
+        xlabel="predicted P(first preferred)", ylabel="share of pairs that the first answer won"
+    )
+    axes.set_title("Is a predicted 80 % right 80 times in 100?")
     return figure
 
 
 def selection(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Best-of-n by learned rewards: gains of proxy and gold against √KL, a panel a reward."""
+    """Gains of the best of n answers, by learned and gold reward, one panel per learned reward."""
     figure, grid = plt.subplots(
         1, len(curves), figsize=(4.6 * len(curves), 4), sharey=True, squeeze=False
     )
@@ -61,14 +63,14 @@ def selection(curves: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def remedy(curve: pd.DataFrame) -> Figure:
-    """What the optimum against the learned reward gains at each λ, by both rewards."""
+def leash(curve: pd.DataFrame) -> Figure:
+    """What the estimated optimum against the learned reward gains at each λ, by both rewards."""
     figure, axes = plt.subplots(figsize=(7.5, 4))
     _proxy_and_gold(axes, curve, "lam")
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.set(xlabel="λ (to the right the leash gets longer)", ylabel="gain, in units of r*")
-    axes.set_title("The optimum against the learned reward, by λ")
+    axes.set(xlabel="λ (to the right, the leash is looser)", ylabel="gain, in units of r*")
+    axes.set_title("The estimated optimum against the learned reward")
     axes.legend(fontsize=9)
     return figure
 
@@ -81,10 +83,10 @@ def _proxy_and_gold(axes, curve: pd.DataFrame, x: str) -> None:
 
 
 def trained_prompters(metrics: pd.DataFrame) -> Figure:
-    """PPO on the learned reward: both rewards of the batches against √KL, a panel a λ.
+    """PPO on the learned reward: both rewards of the batches against √KL, one panel per λ.
 
-    Dots are batches, lines running means of nine in the order of the steps; both are gains over the
-    first batch, since a learned reward has no zero.
+    Dots are batches. Lines are running means of nine, in the order of the steps. Both are gains
+    over the mean of the first three batches, since a learned reward has no zero.
     """
     lams = list(metrics["lam"].unique())
     figure, grid = plt.subplots(

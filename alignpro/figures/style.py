@@ -8,7 +8,7 @@ COLORS = {
     "No Fine-Tuning": "#7f7f7f",
     "Untrained prompter": "#56B4E9",
     "Best constant suffix": "#E69F00",
-    "Best suffix per kind (oracle)": "#CC79A7",
+    "Best suffix, told the kind": "#CC79A7",
     "Best of 4 rewrites": "#F0B27A",
     "Best of 16 rewrites": "#D55E00",
     "Align-Pro": "#0072B2",

@@ -1,4 +1,4 @@
-"""The paper's Table 1, and ours beside it in the same arrangement, from the files in `results/`."""
+"""The paper's Table 1, and our own in the same form, from the files in `results/`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from alignpro.judging.protocol import Pair
 from alignpro.judging.report import report, reward_judge
 from alignpro.runs import RESULTS
 
-# The paper's own figures, none of them ours: percent won by A (Align-Pro), by B (no tuning).
-# The text that we work from has lost the labels of rows and columns: the order is the natural one.
+# The paper's own figures: percent won by A (Align-Pro) and by B (No Fine-Tuning). The text that we
+# work from has lost the labels of rows and columns; the order is the one that suggests itself.
 PAPER = {
     ("P1", "F1"): {"UltraFeedback": (60, 24), "HelpSteer": (46, 37), "Orca": (63, 26)},
     ("P1", "F2"): {"UltraFeedback": (65, 23), "HelpSteer": (67, 23), "Orca": (63, 30)},
@@ -20,11 +20,11 @@ PAPER = {
     ("P2", "F2"): {"UltraFeedback": (56, 30), "HelpSteer": (59, 25), "Orca": (59, 27)},
 }
 PERCENT = ["A", "tie", "B"]
-MARGIN = 0.05  # rewards nearer than this are a tie, where one margin has to be chosen
+MARGIN = 0.05  # the margin used where one has to be chosen: closer rewards are a tie
 
 
 def paper_cells() -> pd.DataFrame:
-    """The paper's cells, a row each: A, tie and B in percent, the ties being 100 − A − B."""
+    """The paper's cells, one per row: A, tie and B in percent. The ties are 100 − A − B."""
     rows = {
         (", ".join(pair), dataset): {"A": a, "tie": 100 - a - b, "B": b}
         for pair, cells in PAPER.items()
@@ -36,10 +36,11 @@ def paper_cells() -> pd.DataFrame:
 def our_cells(
     preset: str, margin: float, base: str = "No Fine-Tuning", results: Path = RESULTS
 ) -> pd.DataFrame:
-    """Our cells by the reward judge, a row each: `report`, its shares in percent, and the seeds.
+    """Our cells by the reward judge, one per row: `report`, its shares in percent, and the seeds.
 
-    Whatever runs of `preset` lie in `results` count; the seeds of a cell are pooled by prompt. A is
-    Align-Pro and B is `base`. Rewards within `margin` are a tie.
+    Every evaluation of an Align-Pro run of `preset` in the folder `results` counts, and the seeds
+    of a cell are pooled by prompt. A is Align-Pro and B the configuration `base`. Rewards within
+    `margin` of each other are a tie.
     """
     found: dict[tuple, list[pd.DataFrame]] = {}
     for path in sorted((results / preset).glob("*/*/seed*/evaluation.parquet")):
@@ -57,9 +58,11 @@ def our_cells(
 
 
 def judged(table: pd.DataFrame, a: str, b: str, margin: float) -> pd.DataFrame:
-    """The reward judge on two configurations of an evaluation table, sample by sample.
+    """The table of verdicts of the reward judge on two configurations of an evaluation `table`.
 
-    Raises ValueError where they have not answered the same prompts equally often.
+    `a` and `b` are their names; they are compared prompt by prompt and sample by sample. Rewards
+    within `margin` of each other are a tie. Raises ValueError where the two have not answered the
+    same prompts equally often.
     """
     sides = [table[table["configuration"] == name] for name in (a, b)]
     both = sides[0].merge(sides[1], on=["id", "sample"], suffixes=("_a", "_b"), validate="1:1")
@@ -70,7 +73,7 @@ def judged(table: pd.DataFrame, a: str, b: str, margin: float) -> pd.DataFrame:
 
 
 def arrange(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells as the paper arranges them: architectures down, datasets across, percent in each."""
+    """`cells` as the paper arranges them: architectures down, datasets across, in percent."""
     wide = cells[PERCENT].unstack("dataset").swaplevel(axis=1)
     datasets = cells.index.unique("dataset")
     return wide.reindex(columns=pd.MultiIndex.from_product([datasets, PERCENT]))

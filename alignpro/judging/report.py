@@ -1,9 +1,12 @@
-"""Which of two responses is better? Pairs from files, judges, win rates, and how good a judge is.
+"""Judging by reward, win rates of a table of verdicts, and how far a judge can be believed.
 
-A pair is asked in both orders and won only where they agree. :class:`Judge` asks a language model
-behind any OpenAI-compatible endpoint, :func:`reward_judge` needs rewards alone; both return the
-table that :func:`alignpro.judging.protocol.table_row` describes, one row per pair. Importing
-this module loads neither torch nor a model.
+:class:`alignpro.judging.llm_judge.Judge` asks a language model and :func:`reward_judge` compares
+rewards; both return a *table of verdicts*, one row per pair, whose columns
+:func:`alignpro.judging.protocol.table_row` lists. Importing this module loads no model.
+
+    pairs = read_pairs("ours.jsonl", "theirs.jsonl")
+    table = Judge("gpt-4", prices=(30, 60)).compare(pairs, "verdicts.sqlite", max_cost=20)
+    report(table)
 """
 
 from __future__ import annotations
@@ -11,20 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 
+from alignpro.evaluation import checked_rewards
 from alignpro.judging.protocol import Outcome, Pair, table_row
-from alignpro.judging.win_rates import (
-    WinRate,
-    length_adjusted,
-    win_rate,
-)
+from alignpro.judging.win_rates import WinRate, length_adjusted, win_rate
+from alignpro.statistics import bootstrap
 
-HUMAN_COLUMNS = ("instruction", "response1", "response2", "label")
-LABELS = {"1": 1.0, "2": 0.0, "tie": 0.5}
-UNKNOWN = Outcome(None, "unparsed: a reward is not a number", "")
+OTHER = {"1": "2", "2": "1", "tie": "tie"}  # a winner's place in the other order
 
 
 def reward_judge(
@@ -36,53 +36,62 @@ def reward_judge(
     """The same table from rewards alone: the sign of their difference, a tie within `margin`.
 
     It needs no model and has no order to depend on. `margin` is at least 0, in the rewards' unit.
+    Raises RewardError where a reward is not a finite number, ValueError for a negative margin.
     """
     if not margin >= 0:
         raise ValueError(f"margin must be at least 0, got {margin}")
+    pairs = [Pair(*pair) for pair in pairs]
+    prompts = [pair.prompt for pair in pairs]
+    rewards_a = checked_rewards(rewards_a, prompts, "the reward of A")
+    rewards_b = checked_rewards(rewards_b, prompts, "the reward of B")
     rows = []
-    for pair, a, b in zip(pairs, rewards_a, rewards_b, strict=True):
-        if math.isnan(a - b):
-            both = UNKNOWN, UNKNOWN
-        else:
-            sign = (a - b > margin) - (b - a > margin)
-            winners = {1: ("1", "2"), -1: ("2", "1"), 0: ("tie", "tie")}[sign]
-            both = (Outcome(winner, "", "") for winner in winners)
-        rows.append(table_row(Pair(*pair), *both))
+    for pair, a, b in zip(pairs, rewards_a, rewards_b):
+        winner = "1" if a - b > margin else "2" if b - a > margin else "tie"
+        both = (Outcome(w, "", "") for w in (winner, OTHER[winner]))
+        rows.append(table_row(pair, *both))
     return pd.DataFrame(rows)
 
 
 def by_prompt(table: pd.DataFrame) -> pd.Series:
-    """The mean preference of each prompt, whose pairs are not independent; NaN where none is known.
+    """The mean preference of each prompt, NaN where none of its pairs has one.
 
-    This is what `win_rate` takes: its intervals are over prompts.
+    The pairs of one prompt are not independent, and the intervals of `win_rate` are over prompts:
+    it takes these means.
     """
     preferences = table["preference"].astype(float)  # a file of nothing but null reads as objects
     return preferences.groupby(table["prompt"], sort=False).mean()
 
 
 def flip_rate(table: pd.DataFrame) -> float:
-    """Share of pairs, known in both orders, on which the two orders differ; NaN without any.
+    """Share of the pairs with a preference on which the two orders differ; NaN without any.
 
-    Identical responses, which no judge was asked about, do not count.
+    Pairs of identical responses do not count: no judge was asked about them.
     """
     known = table[table["preference"].notna() & (table["a"] != table["b"])]
     return float((known["a_first"] != known["b_first"]).mean())
 
 
 def first_shown_rate(table: pd.DataFrame) -> float:
-    """Share of the verdicts naming a winner that name the response shown first; ½ is unbiased."""
+    """Of the verdicts that name a winner, the share that name the response shown first.
+
+    ½ is unbiased; NaN where no verdict names a winner.
+    """
     first = (table["a_first"] == "A").sum() + (table["b_first"] == "B").sum()
     decided = table[["a_first", "b_first"]].isin(["A", "B"]).to_numpy().sum()
     return float(first / decided) if decided else math.nan
 
 
 def report(table: pd.DataFrame, resamples: int = 10_000) -> dict[str, float]:
-    """One line on a table of verdicts: what a reader needs before believing a win rate.
+    """Sum up a table of verdicts: what a reader needs before believing a win rate.
 
-    A, tie and B are shares of the pairs known in both orders, as in the paper's Table 1; the win
-    rate counts a tie as half and stands with its interval over prompts and, beside it, adjusted to
-    equal length (in characters, over pairs). `sign test` is the p-value over prompts. `unknown`
-    counts pairs without a verdict in one order or both.
+    - A, tie, B: shares of the pairs with a preference, as in the paper's Table 1.
+    - win rate, low, high: a tie counts half; the 95 % interval is over prompts, by bootstrap with
+      `resamples` draws.
+    - at equal length: the win rate adjusted to equal length in characters, over pairs.
+    - sign test: its p-value, over prompts.
+    - flips, first shown: see :func:`flip_rate` and :func:`first_shown_rate`.
+    - pairs, unknown, prompts: the number of pairs, of those without a preference (a verdict is
+      missing in one order or both), and of prompts with a preference.
     """
     known = table["preference"].dropna()
     overall = win_rate(by_prompt(table), resamples)
@@ -104,54 +113,15 @@ def report(table: pd.DataFrame, resamples: int = 10_000) -> dict[str, float]:
     }
 
 
-def read_pairs(file_a: str | Path, file_b: str | Path) -> list[Pair]:
-    """Pairs of two files of responses with the columns prompt and response.
-
-    The files are .jsonl, .json, .csv or .parquet. Where a prompt stands several times, its first
-    response in A meets its first in B, and so on. Raises ValueError naming missing columns, or the
-    first prompt that has not the same number of responses in both.
-    """
-    tables = []
-    for path in (file_a, file_b):
-        table = _read_table(path, ("prompt", "response"))
-        tables.append(table.assign(turn=table.groupby("prompt").cumcount()))
-    both = tables[0].merge(
-        tables[1], how="outer", on=["prompt", "turn"], suffixes=("_a", "_b"), indicator=True
-    )
-    alone = both.loc[both["_merge"] != "both", "prompt"]
-    if len(alone):
-        raise ValueError(
-            f"{len(alone)} responses of {file_a} and {file_b} have no partner in the other; the "
-            f"first is to the prompt {alone.iloc[0]!r}"
-        )
-    # In the order of the first file, which a merge does not keep.
-    both = tables[0][["prompt", "turn"]].merge(both, on=["prompt", "turn"], how="left")
-    return [Pair(*row) for row in zip(both["prompt"], both["response_a"], both["response_b"])]
-
-
-def read_human_preferences(path: str | Path) -> tuple[list[Pair], list[float]]:
-    """Pairs and human preferences from a file with instruction, response1, response2 and label.
-
-    A label is 1 (response1 is better, preference 1), 2 (response2, 0) or tie (½). Raises ValueError
-    naming missing columns, or the row of any other label.
-    """
-    table = _read_table(path, HUMAN_COLUMNS)
-    labels = [str(label).strip().lower() for label in table["label"]]
-    for row, label in enumerate(labels):
-        if label not in LABELS:
-            known = ", ".join(LABELS)
-            raise ValueError(f"{path}: row {row}: the label {label!r} is none of {known}")
-    texts = zip(*(table[name].astype(str) for name in HUMAN_COLUMNS[:3]))
-    return [Pair(*row) for row in texts], [LABELS[label] for label in labels]
-
-
 @dataclass(frozen=True)
 class Validation:
-    """How far a judge can be believed, against labels that are held to be right.
+    """How far a judge can be believed, measured against labels that are taken to be right.
 
-    `agreement` is the share of pairs with the same outcome of three (A, tie, B), `decided` that
-    of the pairs where neither side says tie, both as a `WinRate` for interval and counts (a "win"
-    is a pair agreed on). `flips` and `first_shown` are those of the judge, see `flip_rate`.
+    - agreement: the share of pairs with the label's outcome out of three (A, tie, B).
+    - decided: the same, over the pairs where neither judge nor label is a tie.
+    - flips, first_shown: see :func:`flip_rate` and :func:`first_shown_rate`.
+
+    Both shares are a `WinRate`, with an interval and counts; a "win" is a pair agreed on.
     """
 
     agreement: WinRate
@@ -161,14 +131,12 @@ class Validation:
 
 
 def validate(table: pd.DataFrame, labels: Sequence[float], resamples: int = 10_000) -> Validation:
-    """Measure the judge that made `table` against one preference (1, 0 or ½) for each of its rows.
+    """Compare the judge that made `table` with `labels`, one preference (1, 0 or ½) per row.
 
+    `resamples` is the number of bootstrap draws for the intervals.
     Raises ValueError where there are not as many labels as rows.
     """
-    if len(table) != len(labels):
-        raise ValueError(f"{len(table)} pairs were judged, but there are {len(labels)} labels")
-    said = table["preference"].to_numpy(dtype=float)
-    right = pd.Series(labels, dtype=float).to_numpy()
+    said, right = _sides(table, labels)
     same = pd.Series(said == right, dtype=float).mask(pd.isna(said))
     firm = (said != 0.5) & (right != 0.5)
     return Validation(
@@ -179,20 +147,69 @@ def validate(table: pd.DataFrame, labels: Sequence[float], resamples: int = 10_0
     )
 
 
-def _read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    path = Path(path)
-    readers = {
-        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False),
-        ".json": lambda p: pd.read_json(p, dtype=False),
-        # A response may well read "NA" or "null".
-        ".csv": lambda p: pd.read_csv(p, dtype=str, keep_default_na=False),
-        ".parquet": pd.read_parquet,
+def self_preference(
+    table: pd.DataFrame,
+    labels: Sequence[float],
+    own: Literal["a", "b"],
+    resamples: int = 10_000,
+) -> dict[str, float]:
+    """How much a judge favours its own responses, those of side `own`, over what `labels` say.
+
+    - own found: the judge's mean preference for its own response, where the labels prefer it too.
+    - other found: its mean preference for the other response, where the labels prefer that one.
+    - self-preference: their difference. 0 is unbiased, also for a judge that guesses; 1 is a judge
+      that always takes its own; below 0 it favours the other.
+    - low, high: the 95 % bootstrap interval over prompts, from `resamples` draws.
+    - pairs: the number of pairs that count: the judge has a preference, and the label is no tie.
+
+    Without pairs of both kinds the shares are NaN, and without two prompts of each kind so is the
+    interval. Draws that lack one kind are left out.
+    The measure follows Wataoka et al., "Self-Preference Bias in LLM-as-a-Judge" (2024).
+    Raises ValueError where there are not as many labels as rows, or for another `own`.
+    """
+    if own not in ("a", "b"):
+        raise ValueError(f"own must be 'a' or 'b', got {own!r}")
+    said, right = _sides(table, labels)
+    if own == "b":
+        said, right = 1 - said, 1 - right
+    rows = pd.DataFrame(
+        {
+            "own": (right > 0.5) * said,
+            "own_pairs": right > 0.5,
+            "other": (right < 0.5) * (1 - said),
+            "other_pairs": right < 0.5,
+        },
+        dtype=float,
+    )[~pd.isna(said) & ((right > 0.5) | (right < 0.5))]
+    sums = rows.groupby(table["prompt"].to_numpy()[rows.index], sort=True).sum().to_numpy()
+
+    def found(means: np.ndarray) -> np.ndarray:
+        """Both shares [..., 2] from mean sums by prompt [..., 4], where they exist."""
+        means = means[(means[..., [1, 3]] > 0).all(axis=-1)]
+        return means[..., [0, 2]] / means[..., [1, 3]]
+
+    own_found = other_found = low = high = math.nan
+    prompts = (sums[:, [1, 3]] > 0).sum(axis=0).min()  # of the rarer kind
+    if prompts > 0:
+        own_found, other_found = found(sums.mean(axis=0, keepdims=True))[0]
+    if prompts > 1:
+        interval = bootstrap(
+            sums[None], statistic=lambda means: -np.diff(found(means))[:, 0], resamples=resamples
+        )
+        low, high = np.clip(interval, -1, 1)
+    return {
+        "own found": float(own_found),
+        "other found": float(other_found),
+        "self-preference": float(own_found - other_found),
+        "low": float(low),
+        "high": float(high),
+        "pairs": len(rows),
     }
-    if path.suffix not in readers:
-        raise ValueError(f"{path}: must end in one of {', '.join(readers)}")
-    table = readers[path.suffix](path)
-    missing = [name for name in columns if name not in table]
-    if missing:
-        found = ", ".join(map(str, table.columns))
-        raise ValueError(f"{path}: no column {', '.join(missing)}; it has {found or 'none'}")
-    return table
+
+
+def _sides(table: pd.DataFrame, labels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The judge's preferences [n] (NaN where missing) and the labels [n]."""
+    if len(table) != len(labels):
+        raise ValueError(f"{len(table)} pairs were judged, but there are {len(labels)} labels")
+    preferences = table["preference"].to_numpy(dtype=float)
+    return preferences, pd.Series(list(labels), dtype=float).to_numpy()

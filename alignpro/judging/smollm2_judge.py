@@ -1,4 +1,4 @@
-"""A judge on this machine: `transformers serve` with SmolLM2, and how poor a judge it is."""
+"""SmolLM2 as a judge, served on this machine by `transformers serve`: how poor can a judge be?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from alignpro.data import load_prompts
 from alignpro.judging.llm_judge import Judge
 from alignpro.judging.report import reward_judge
 from alignpro.rewards import rubric
-from alignpro.runs import atomic_write, provenance, write_json
+from alignpro.runs import atomic_write, write_json
+from alignpro.sources.provenance import provenance
 from alignpro.sources.weights import smollm2_folder
 from alignpro.texts import Response
 
@@ -30,22 +31,23 @@ SERVER_VERSIONS = ("openai", "fastapi", "uvicorn")
 
 
 class ServerError(RuntimeError):
-    """A server that did not start; the message repeats the end of its log."""
+    """A server that did not start; the message ends with the end of its log."""
 
 
 @contextmanager
 def local_server(model: Path, patience: float = 180.0) -> Iterator[tuple[str, str]]:
-    """Serve the model in the folder `model`; gives (base_url, name of the model), stops at the end.
+    """Serve the model in the folder `model` as long as the context lasts.
 
+    Gives (base_url, name of the model). `patience` is how long to wait for the server, in seconds.
     `transformers serve` needs fastapi and uvicorn, answers one request after another, and ignores
-    `response_format` and `n` without a word. Raises ServerError where it ends, or does not answer
-    within `patience` seconds.
+    `response_format` and `n` without an error. Raises ServerError where it ends, or does not answer
+    in time.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    # Started beside the folder, so that the name of the model is not a path of this machine.
+    # From the parent folder, so that the model's name is no path of this machine.
     command = [sys.executable, "-c", PROGRAM, "serve", model.name]
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     with tempfile.TemporaryFile("w+") as log:
@@ -80,11 +82,15 @@ def _answers(address: str) -> bool:
 def measure(
     table: pd.DataFrame, system_prompts: dict[str, str], folder: Path, pairs: int, max_tokens: int
 ) -> None:
-    """SmolLM2's verdicts on the first samples of `table`, a file a system prompt in `folder`.
+    """Write SmolLM2's verdicts on pairs of `table` to `folder`, one file per system prompt.
 
-    `table` is an evaluation table, of which the first `pairs` prompts count: A is Align-Pro, B is
-    No Fine-Tuning; ended_a and ended_b say whether a response was cut off, which the rubric reads.
-    `card.json` says how it was done.
+    - table: an evaluation table. A is Align-Pro and B is No Fine-Tuning; the first sample for each
+      of the first `pairs` prompts is judged.
+    - system_prompts: by name; the name becomes the file's.
+    - max_tokens: the limit on one reply, in tokens.
+
+    The columns ended_a and ended_b tell whether a response was complete, which the rubric needs.
+    `card.json` records how the verdicts were made.
     """
     first = table[table["sample"] == 0].set_index("prompt")
     a, b = (first[first["configuration"] == n] for n in ("Align-Pro", "No Fine-Tuning"))
@@ -103,31 +109,38 @@ def measure(
                 timeout=600,
                 max_unreadable=None,  # how many replies are no verdict is what the page shows
             )
-            said = judge.compare(asked, "runs/local_judge.sqlite")
-            said.insert(3, "ended_a", a["ended"][prompts].tolist())
-            said.insert(4, "ended_b", b["ended"][prompts].tolist())
+            verdicts = judge.compare(asked, "runs/local_judge.sqlite")
+            verdicts.insert(3, "ended_a", a["ended"][prompts].tolist())
+            verdicts.insert(4, "ended_b", b["ended"][prompts].tolist())
             with atomic_write(folder / f"{name.replace(' ', '_')}.jsonl") as partial:
-                said.to_json(partial, orient="records", lines=True, force_ascii=False)
+                verdicts.to_json(partial, orient="records", lines=True, force_ascii=False)
     dataset = a["dataset"].iloc[0]
     write_json(folder / "card.json", card(model, dataset, system_prompts, pairs, max_tokens))
 
 
-def rubric_judge(said: pd.DataFrame, dataset: str, margin: float) -> pd.DataFrame:
-    """What the rubric of today says of the pairs of a stored table, as the reward judge."""
+def rubric_judge(verdicts: pd.DataFrame, dataset: str, margin: float) -> pd.DataFrame:
+    """The table of verdicts of today's rubric, as a reward judge, on the pairs of a kept table.
+
+    `verdicts` is a table that `measure` wrote, on the test prompts of `dataset`. Rewards within
+    `margin` of each other are a tie.
+    """
     by_text = {str(prompt): prompt for prompt in load_prompts(dataset, "test")}
-    prompts = [by_text[text] for text in said["prompt"]]
+    prompts = [by_text[text] for text in verdicts["prompt"]]
     rewards = [
-        rubric(prompts, [Response(y, bool(e)) for y, e in zip(said[side], said[f"ended_{side}"])])
+        rubric(
+            prompts,
+            [Response(y, bool(e)) for y, e in zip(verdicts[side], verdicts[f"ended_{side}"])],
+        )
         for side in ("a", "b")
     ]
-    pairs = zip(said["prompt"], said["a"], said["b"])
+    pairs = zip(verdicts["prompt"], verdicts["a"], verdicts["b"])
     return reward_judge(pairs, *(r.tolist() for r in rewards), margin)
 
 
 def card(
     model: str, dataset: str, system_prompts: dict[str, str], pairs: int, max_tokens: int
 ) -> dict:
-    """What the verdicts were made of: the judge, its settings, versions, hardware and date."""
+    """The facts beside the verdicts: judge, settings, versions, hardware and date."""
     facts = provenance()
     facts["versions"] |= {name: metadata.version(name) for name in SERVER_VERSIONS}
     return {

@@ -1,8 +1,8 @@
-"""Win rates from pairwise preferences: intervals, a sign test, and a rate adjusted for length.
+"""Win rates from pairwise preferences: intervals, a sign test, and the rate at equal length.
 
 A preference is a number in [0, 1] for one prompt: 1 where A is better, 0 where B is, ½ for a tie,
-None (or NaN) where the judge's reply could not be read. What could not be read is counted apart:
-it is neither dropped in silence nor replaced by chance.
+None or NaN where there is no verdict. Missing verdicts are counted, never dropped in silence and
+never replaced by chance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr, expit
+from scipy.special import expit
+from scipy.stats import binomtest
+
+from alignpro.statistics import bootstrap
 
 # The normal quantile of a two-sided 95 % interval.
 Z95 = 1.959963984540054
@@ -22,12 +25,16 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class WinRate:
-    """A's win rate over B, with all that it takes to judge it.
+    """A's win rate over B, with what is needed to judge it.
 
-    `rate` is the mean preference, `standard_error` its error over prompts and `low`, `high` the
-    95 % bootstrap interval over prompts, all in [0, 1] (NaN where they do not exist). `wins`,
-    `ties` and `losses` count preferences above, at and below ½; `n` is their sum, and `unparsed`
-    is not part of it.
+    - rate: the mean preference, in [0, 1].
+    - standard_error: the standard error of `rate` over prompts.
+    - low, high: the 95 % bootstrap interval of `rate` over prompts.
+    - wins, ties, losses: how many preferences are above, at and below ½.
+    - n: the number of preferences, wins + ties + losses.
+    - unparsed: how many verdicts are missing; they are not part of `n`.
+
+    A number that does not exist is NaN.
     """
 
     rate: float
@@ -42,30 +49,33 @@ class WinRate:
 
     @property
     def p_value(self) -> float:
-        """The exact two-sided sign test of wins against losses, ties left out; 1 without either."""
+        """The exact two-sided sign test of wins against losses, without ties; 1 without either."""
         decided = self.wins + self.losses
-        return min(1.0, 2 * float(bdtr(min(self.wins, self.losses), decided, 0.5)))
+        return float(binomtest(self.wins, decided).pvalue) if decided else 1.0
 
 
 def win_rate(preferences: Iterable, resamples: int = 10_000, seed: int = 0) -> WinRate:
-    """The win rate of A from one preference in [0, 1] a prompt, None for what was not parsed.
+    """The win rate of A from `preferences`, one per prompt.
 
-    The standard error is the sample standard deviation (n − 1) over √n; low and high are the 2.5 %
-    and 97.5 % quantiles of `resamples` bootstrap means. One preference has no error and no
-    interval, none has no rate either: these are NaN. Where all preferences are equal the bootstrap
-    sees no uncertainty and its interval has no width; the sign test is then what to read.
-    Raises ValueError naming the index of a value outside [0, 1].
+    The standard error is the sample standard deviation (n − 1) over √n. The interval is that of
+    :func:`alignpro.statistics.bootstrap` with `resamples` draws, seeded by `seed`, cut to [0, 1];
+    the order of the preferences does not matter. One preference has no error and no interval, and
+    none has no rate. Where all preferences are equal, the interval has no width although the rate
+    is not certain: read the sign test instead. Raises ValueError naming the index of a value that
+    is not in [0, 1].
     """
     values = _floats(preferences)
     for index in np.flatnonzero((values < 0) | (values > 1)):
-        raise ValueError(f"preference {index} is {values[index]}: it must lie in [0, 1]")
-    parsed = values[~np.isnan(values)]
+        raise ValueError(f"preference {index} is {values[index]}: it must be in [0, 1]")
+    parsed = np.sort(values[~np.isnan(values)])
     n = len(parsed)
     rate = min(1.0, math.fsum(parsed) / n) if n else math.nan
     error, low, high = math.nan, math.nan, math.nan
     if n > 1:
         error = float(parsed.std(ddof=1) / math.sqrt(n))
-        low, high = _bootstrap_interval(parsed, rate, resamples, seed)
+        # Deviations from the rate keep equal preferences free of rounding.
+        low, high = rate + bootstrap((parsed - rate)[None], resamples=resamples, seed=seed)
+        low, high = float(max(0.0, min(low, rate))), float(min(1.0, max(high, rate)))
     return WinRate(
         rate,
         error,
@@ -79,33 +89,13 @@ def win_rate(preferences: Iterable, resamples: int = 10_000, seed: int = 0) -> W
     )
 
 
-def from_alpaca_eval(values: Iterable) -> list[float | None]:
-    """AlpacaEval's preferences as ours, where A is the model and B the baseline.
-
-    1 (the baseline wins) becomes 0, 2 (the model wins) becomes 1, values between go linearly;
-    1.5 and 0 are draws, null and NaN are unparsed. Raises ValueError naming the index of any other.
-    """
-    preferences: list[float | None] = []
-    for index, value in enumerate(_floats(values)):
-        if math.isnan(value):
-            preferences.append(None)
-        elif value == 0:
-            preferences.append(0.5)
-        elif 1 <= value <= 2:
-            preferences.append(float(value) - 1)
-        else:
-            raise ValueError(
-                f"preference {index} is {value}: AlpacaEval's are 0 (draw), or from 1 (the "
-                "baseline wins) to 2 (the model wins)"
-            )
-    return preferences
-
-
 @dataclass(frozen=True)
 class AdjustedRate:
-    """A's win rate at equal length, in [0, 1], with its 95 % interval (NaN where there is none).
+    """A's win rate at equal length.
 
-    `slope` is the change of the log-odds for one typical length difference; `n` counts pairs.
+    - rate: in [0, 1], with its 95 % interval `low`, `high` (NaN where there is none).
+    - slope: the change of the log-odds per typical difference in length.
+    - n: the number of pairs.
     """
 
     rate: float
@@ -120,12 +110,15 @@ def length_adjusted(
 ) -> AdjustedRate:
     """A's win rate at equal length, by fractional logistic regression with a ridge on the slope.
 
-    preference ~ sigmoid(intercept + slope · d), where d = (length A − length B) divided by its
-    root mean square and *not* centred, so that d = 0 is equal length and sigmoid(intercept) the
-    rate there. A standard normal prior on the slope (the ridge) keeps it finite where length
-    separates wins from losses. The interval is ±1.96 robust (sandwich) standard errors of the
-    intercept, carried through the sigmoid. Without length differences this is the raw rate.
-    Raises ValueError for preferences outside [0, 1] or lists of different lengths.
+    `preferences`, `lengths_a` and `lengths_b` have one value per pair; the unit of the lengths does
+    not matter.
+
+    preference ~ sigmoid(intercept + slope · d), where d = (length A − length B) is divided by its
+    root mean square and *not* centred: d = 0 is equal length, and sigmoid(intercept) is the rate
+    there. A standard normal prior on the slope (the ridge) keeps it finite where length separates
+    wins from losses. The interval is ±1.96 robust (sandwich) standard errors of the intercept,
+    mapped through the sigmoid. Without differences in length this is the raw rate.
+    Raises ValueError for preferences outside [0, 1], or lists of different lengths.
     """
     values = _floats(preferences)
     difference = np.asarray(lengths_a, dtype=float) - np.asarray(lengths_b, dtype=float)
@@ -146,7 +139,7 @@ def length_adjusted(
         gradient = design.T @ (values - fitted) - ridge @ beta
         curvature = (design.T * (fitted * (1 - fitted))) @ design + ridge
         step = np.linalg.solve(curvature, gradient)
-        beta += step / max(1.0, np.abs(step).max())  # far from the optimum Newton overshoots
+        beta += step / max(1.0, np.abs(step).max())  # Newton overshoots far from the optimum
         if np.abs(step).max() < 1e-10:
             break
     scores = design * (values - fitted)[:, None]
@@ -161,29 +154,8 @@ def _floats(values: Iterable) -> np.ndarray:
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     out = np.full(len(listed), math.nan)
     for index, value in enumerate(listed):
-        if isinstance(value, Real):
+        if isinstance(value, Real | np.bool_):
             out[index] = value
         elif value is not None and value is not pd.NA:
             raise ValueError(f"preference {index} is {value!r}: it must be a number or None")
     return out
-
-
-def _bootstrap_interval(
-    values: np.ndarray, mean: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values` [n] under resampling.
-
-    Drawing how often each distinct value occurs is the same as drawing n values, costs little where
-    there are few distinct ones (win, tie, loss), and does not depend on the order of the prompts.
-    """
-    distinct, counts = np.unique(values, return_counts=True)
-    generator = np.random.default_rng(seed)
-    block = max(1, 5_000_000 // len(distinct))  # at most 40 MB at a time
-    means = [
-        generator.multinomial(len(values), counts / len(values), size=min(block, resamples - done))
-        @ (distinct - mean)
-        / len(values)
-        for done in range(0, resamples, block)
-    ]
-    low, high = mean + np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(max(0.0, min(low, mean))), float(min(1.0, max(high, mean)))

@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from alignpro.evaluation import TOLD_THE_KIND, checked_rewards
 from alignpro.runs import RESULTS
 from alignpro.statistics import paired_gain, summary
 
 # What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
 TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
+# Labels of configurations in kept tables that have another name today.
+RENAMED = {"Best suffix per kind (oracle)": TOLD_THE_KIND}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A kept table of responses, its configurations under today's names."""
+    table = pd.read_parquet(path)
+    return table.assign(configuration=table["configuration"].replace(RENAMED))
 
 
 def _card(path: Path) -> dict:
@@ -26,7 +35,7 @@ def reference_tables(
     """Evaluation tables of the runs in `results/`, by "seed 0", "seed 1", ...; none is no error."""
     folder = results / preset_name / dataset / architecture
     found = sorted(folder.glob("seed*/evaluation.parquet"))
-    return {f"seed {p.parent.name.removeprefix('seed')}": pd.read_parquet(p) for p in found}
+    return {f"seed {p.parent.name.removeprefix('seed')}": _read(p) for p in found}
 
 
 def kept_preset(preset_name: str, results: Path = RESULTS) -> str:
@@ -44,9 +53,7 @@ def matrix_table(
     run.
     """
     tables = [
-        pd.read_parquet(path).assign(
-            architecture=path.parts[-3], frozen=_card(path)["architecture"][-1]
-        )
+        _read(path).assign(architecture=path.parts[-3], frozen=_card(path)["architecture"][-1])
         for name in files
         for path in sorted((results / preset_name).glob(f"*/*/seed*/{name}.parquet"))
     ]
@@ -99,15 +106,19 @@ def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
 
 
 def prompt_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean reward by prompt (rows, ids) and configuration (columns), over all runs."""
+    """Mean reward by prompt (rows, ids) and configuration (columns), over all runs.
+
+    Raises RewardError where a reward is not a finite number, which a mean would hide.
+    """
+    checked_rewards(table["reward"], table["id"], "the reward in a table of responses")
     return table.pivot_table(index="id", columns="configuration", values="reward", sort=False)
 
 
 def compare_runs(tables: dict[str, pd.DataFrame], resamples: int) -> pd.DataFrame:
-    """A row a run: mean reward of each configuration, and Align-Pro's gain over No Fine-Tuning.
+    """One row per run: mean reward of each configuration, and the gain of Align-Pro.
 
-    `tables` maps a run's name to its evaluation table; the gain is paired by prompt, with its
-    standard error and 95 % interval.
+    `tables` maps a run's name to its evaluation table. The gain is over No Fine-Tuning and paired
+    by prompt, with the columns of `paired_gain`.
     """
     rows = {}
     for name, table in tables.items():

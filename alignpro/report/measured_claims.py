@@ -1,75 +1,102 @@
 """The paper's experiment, claim by claim: a difference, its interval, and what they rest on.
 
-Each measure in `MEASURES` maps kept results and a number of bootstrap resamples to what was found;
-`claims.yaml` says which results it reads and which sign the claim gives the difference. Rewards are
-in the reward's unit, intervals are 95 %, over prompts and runs.
+Each measure in `MEASURES` maps kept results and a number of bootstrap resamples to a `Found`, or to
+None where the results lack what it needs. `claims.yaml` names the results that it reads and the
+sign that the claim gives the difference. Rewards are in the reward's unit. Intervals are 95 %, over
+prompts and runs.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from alignpro.judging.paper_table import MARGIN, judged
-from alignpro.judging.report import report
 from alignpro.reward_learning.study import Study
 from alignpro.statistics import bootstrap, paired_gain, variance_change
 
-ALIGN_PRO, BASE, ORACLE = "Align-Pro", "No Fine-Tuning", "RLHF"
+ALIGN_PRO, BASE, RLHF = "Align-Pro", "No Fine-Tuning", "RLHF"
+CONSTANT = "Best constant suffix"
 
-Found = tuple[float, float, float, str]  # value, low, high, and what they rest on
+
+class Found(NamedTuple):
+    """A difference, its 95 % interval, the prompts behind it, and in words what it rests on.
+
+    `low` and `high` are NaN where there is nothing to compare with.
+    """
+
+    value: float
+    low: float
+    high: float
+    prompts: int
+    basis: str
 
 
 def gain(answers: pd.DataFrame, resamples: int, base: str = BASE) -> Found:
     """Mean reward of Align-Pro minus that of `base`, paired by prompt and run."""
-    found = paired_gain(answers, ALIGN_PRO, base, resamples)
-    basis = f"{found['runs']} runs × {found['prompts']} prompts"
-    return found["gain"], found["low"], found["high"], basis
+    paired = paired_gain(answers, ALIGN_PRO, base, resamples)
+    basis = f"{paired['runs']} runs × {paired['prompts']} prompts"
+    return Found(paired["gain"], paired["low"], paired["high"], paired["prompts"], basis)
 
 
-def near_oracle(answers: pd.DataFrame, resamples: int) -> Found | None:
+def gain_over_constant(answers: pd.DataFrame, resamples: int) -> Found | None:
+    """Mean reward of Align-Pro minus that of the best constant suffix, paired likewise."""
+    if CONSTANT not in set(answers["configuration"]):
+        return None
+    return gain(answers, resamples, CONSTANT)
+
+
+def near_rlhf(answers: pd.DataFrame, resamples: int) -> Found | None:
     """Align-Pro minus the middle between No Fine-Tuning and RLHF: above 0 it is nearer to RLHF.
 
-    No interval where RLHF itself did not surely gain, since there is then nothing to be near to.
+    There is no interval where RLHF itself is not told apart from No Fine-Tuning: there is then
+    nothing to be near to.
     """
-    answers = answers[answers["seed"].isin(answers.loc[answers["configuration"] == ORACLE, "seed"])]
+    answers = answers[answers["seed"].isin(answers.loc[answers["configuration"] == RLHF, "seed"])]
     if answers.empty:
         return None
-    ends = answers[answers["configuration"].isin([BASE, ORACLE])]
+    ends = answers[answers["configuration"].isin([BASE, RLHF])]
     middle = ends.groupby(["seed", "id", "sample"], as_index=False)["reward"].mean()
     both = pd.concat([answers, middle.assign(configuration="middle")])
-    value, low, high, basis = gain(both, resamples, "middle")
-    oracle = paired_gain(answers, ORACLE, BASE, resamples)
-    if oracle["low"] <= 0:
-        return value, np.nan, np.nan, f"{basis}; RLHF gained {oracle['gain']:+.3f}, not surely"
-    share = gain(answers, resamples)[0] / oracle["gain"]
-    return value, low, high, f"{basis}; {share:.0%} of the gain of RLHF"
+    above_middle = gain(both, resamples, "middle")
+    rlhf = paired_gain(answers, RLHF, BASE, resamples)
+    if rlhf["low"] <= 0:
+        basis = f"{above_middle.basis}; RLHF gained {rlhf['gain']:+.3f}, not told apart from 0"
+        return above_middle._replace(low=np.nan, high=np.nan, basis=basis)
+    share = gain(answers, resamples).value / rlhf["gain"]
+    return above_middle._replace(basis=f"{above_middle.basis}; {share:.0%} of the gain of RLHF")
 
 
 def variance(answers: pd.DataFrame, resamples: int, part: str = "variance") -> Found:
     """Change of the variance of the reward from No Fine-Tuning to Align-Pro."""
     change = variance_change(answers, ALIGN_PRO, BASE, resamples).loc[part]
-    return *change, gain(answers, resamples)[3]
+    return Found(*change, *gain(answers, resamples)[3:])
 
 
 def variance_within(answers: pd.DataFrame, resamples: int) -> Found:
-    """The same of the variance over the answers to one prompt."""
+    """The same change of the variance over the answers to one prompt."""
     return variance(answers, resamples, "within")
 
 
-def win_rate(answers: pd.DataFrame, resamples: int) -> Found:
-    """Win rate of Align-Pro by the reward judge, minus ½."""
+def preferred(answers: pd.DataFrame, resamples: int) -> Found:
+    """Win rate of Align-Pro over No Fine-Tuning by the reward judge, minus ½."""
     runs = [judged(run, ALIGN_PRO, BASE, MARGIN) for _, run in answers.groupby("seed")]
-    found = report(pd.concat(runs), resamples)
-    value, low, high = (found[name] - 0.5 for name in ("win rate", "low", "high"))
-    return value, low, high, f"A {found['A']:.0%}, B {found['B']:.0%} of {found['pairs']} pairs"
+    by_prompt = [run.groupby("prompt")["preference"].mean() for run in runs]
+    rates = pd.DataFrame(by_prompt).to_numpy()  # [runs, prompts]
+    low, high = bootstrap(rates - 0.5, resamples=resamples)
+    outcomes = pd.concat(runs)["preference"]
+    a, b = (outcomes == 1).mean(), (outcomes == 0).mean()
+    basis = f"A {a:.0%}, B {b:.0%} of {len(outcomes)} pairs"
+    return Found(rates.mean() - 0.5, low, high, rates.shape[1], basis)
 
 
 def sensitivity(suffixes: pd.DataFrame, resamples: int) -> Found | None:
     """Reward under each prompt's best suffix minus that under its worst.
 
-    Half of the answers choose the two and the other half measures them: the best of many noisy
-    means would look good by chance alone. None where there is only one answer to each.
+    Half of the answers choose the two, and the other half measures them: the best of many noisy
+    means would look good by chance alone. None where each prompt has only one answer per suffix.
     """
     halves = suffixes.assign(half=suffixes["sample"] % 2).pivot_table(
         index="id", columns=["half", "configuration"], values="reward"
@@ -81,7 +108,8 @@ def sensitivity(suffixes: pd.DataFrame, resamples: int) -> Found | None:
     spread = measure[prompts, choose.argmax(axis=1)] - measure[prompts, choose.argmin(axis=1)]
     low, high = bootstrap(spread[None], resamples=resamples)
     count = suffixes["configuration"].nunique()
-    return spread.mean(), low, high, f"{count} suffixes × {len(halves)} prompts"
+    basis = f"{count} suffixes × {len(halves)} prompts"
+    return Found(spread.mean(), low, high, len(halves), basis)
 
 
 def learned_reward(study: Study, resamples: int) -> Found:
@@ -90,12 +118,14 @@ def learned_reward(study: Study, resamples: int) -> Found:
     pairs = accuracy["pairs"].max()
     rows = accuracy[accuracy["pairs"] == pairs].set_index("measure")[["value", "low", "high"]] - 0.5
     ceiling = rows.loc["noise ceiling", "value"]
-    return *rows.loc["expected accuracy"], f"{pairs} pairs; the noise ceiling is {ceiling:+.3f}"
+    basis = f"{pairs} pairs; the noise ceiling is {ceiling:+.3f}"
+    return Found(*rows.loc["expected accuracy"], study.test_pairs["id"].nunique(), basis)
 
 
 MEASURES = {
     measure.__name__: measure
     for measure in (
-        gain, near_oracle, variance, variance_within, win_rate, sensitivity, learned_reward
+        gain, gain_over_constant, near_rlhf, variance, variance_within, preferred, sensitivity,
+        learned_reward,
     )
 }  # fmt: skip

@@ -1,7 +1,8 @@
 """The scoreboard: every claim of the paper, what this book found, and a verdict given by rule.
 
-`claims.yaml` lists the claims. Theory is checked live (`theory_claims`), measured claims from what
-lies in `results/` (`measured_claims`); what has not been run says so.
+`claims.yaml` lists the claims. Theory is checked on random instances (`theory_claims`). Measured
+claims are computed from `results/` (`measured_claims`). A claim that has not been run gets the
+verdict "not run".
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from alignpro.reward_learning.study import read_study, study_folder
 from alignpro.runs import RESULTS
 
 CLAIMS = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
-# Rewards have a range of 1. A generic optimiser comes this near, everything else to rounding.
+# Rewards have a range of 1. A generic optimiser comes this close, everything else to rounding.
 TOLERANCE = 1e-6
-SCALES = {"cpu": "CPU", "h100": "H100"}
-NOT_RUN, UNDECIDED = "not run", "cannot be told apart"
+# Below six prompts not even a unanimous result is significant at 5 %: the sign test's p is 2 / 2^n.
+FEWEST_PROMPTS = 6
+# The h100 preset has the paper's models and datasets; all others are smaller stand-ins.
+SCALES = {"h100": "with the paper's models"}
+SMALL_SCALE = "at small scale"
+NOT_RUN, NOT_TOLD_APART, TOO_FEW = "not run", "not told apart", "too few prompts"
 
 
 def theory_verdict(stated: np.ndarray, corrected: np.ndarray) -> str:
@@ -35,22 +40,27 @@ def theory_verdict(stated: np.ndarray, corrected: np.ndarray) -> str:
     return "verified exactly" if (stated <= TOLERANCE).all() else "verified with a correction"
 
 
-def measured_verdict(low: float, high: float, wanted: int, scale: str) -> str:
-    """From the 95 % interval of a difference to which the claim gives the sign `wanted`."""
-    low, high = sorted((wanted * low, wanted * high))
+def measured_verdict(found: Found, wanted: int, scale: str = SMALL_SCALE) -> str:
+    """From the 95 % interval of a difference to which the claim gives the sign `wanted`.
+
+    The sign is all that is compared: other models, data and judges cannot reproduce a size.
+    """
+    if found.prompts < FEWEST_PROMPTS:
+        return TOO_FEW
+    low, high = sorted((wanted * found.low, wanted * found.high))
     if low > 0:
-        return f"reproduced at {scale} scale"
-    return f"not reproduced at {scale} scale" if high < 0 else UNDECIDED
+        return f"same sign {scale}"
+    return f"opposite sign {scale}" if high < 0 else NOT_TOLD_APART
 
 
 def theory_rows(instances: int, seed: int = 0) -> pd.DataFrame:
-    """A row a theoretical claim: its fields, how the statement and its correction fare, a verdict.
+    """One row per theoretical claim: its fields, how it and its correction hold, and a verdict.
 
-    `as stated` and `corrected` say in how many random instances each holds, and the largest
-    violation; `correction` and `corrected` are empty where there is none to correct.
+    `as stated` and `corrected` give the number of random instances in which each holds, and the
+    largest violation. `correction` and `corrected` are empty where nothing needs a correction.
     """
 
-    def fares(violation: np.ndarray) -> str:
+    def holds(violation: np.ndarray) -> str:
         # Minus signs and no-break spaces, unlike hyphens and spaces, keep a number on one line.
         largest = f"{violation.max():+.1e}".replace("-", "−")
         count = f"{(violation <= TOLERANCE).sum()} of {instances}".replace(
@@ -61,17 +71,17 @@ def theory_rows(instances: int, seed: int = 0) -> pd.DataFrame:
     rows, found = [], violations(instances, seed)
     for claim in CLAIMS["theory"]:
         stated, corrected = found[claim["key"]]
-        fields = {"correction": "", **claim, "as stated": fares(stated)}
-        fields["corrected"] = fares(corrected) if fields["correction"] else ""
+        fields = {"correction": "", **claim, "as stated": holds(stated)}
+        fields["corrected"] = holds(corrected) if fields["correction"] else ""
         rows.append({**fields, "verdict": theory_verdict(stated, corrected)})
     return pd.DataFrame(rows)
 
 
 def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
-    """A row a measured claim, architecture that is run and dataset, as far as `results` goes.
+    """One row per measured claim, architecture and dataset, computed from `results`.
 
-    value, low and high are numbers, NaN where there are none; `found` has them as text, with what
-    they rest on. Raises FileNotFoundError where nothing of the preset has been run.
+    `value`, `low` and `high` are numbers, NaN where there are none. `found` has them as text, with
+    what they rest on. Raises FileNotFoundError where nothing of the preset has been run.
     """
     pairs = dict.fromkeys(distinct_pairs(preset).values())
     cells = [(pair, dataset) for pair in pairs for dataset in preset.datasets]
@@ -92,7 +102,7 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
 
 
 def _sources(tables: dict, preset: Preset, pair: tuple, dataset: str, results: Path) -> dict:
-    """What is kept of one architecture and dataset, by what a claim `reads`."""
+    """The kept results of one architecture and dataset, by what a claim `reads`."""
     sources = {}
     for reads, table in tables.items():
         part = table[table["dataset"] == dataset]
@@ -110,28 +120,26 @@ def _sources(tables: dict, preset: Preset, pair: tuple, dataset: str, results: P
 def _result(claim: dict, found: Found | None, preset_name: str) -> dict:
     if found is None:
         return {"value": np.nan, "low": np.nan, "high": np.nan, "found": "", "verdict": NOT_RUN}
-    value, low, high, basis = found
-    interval = f"[{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else "(no interval)"
+    interval = f"[{found.low:+.3f}, {found.high:+.3f}]" if np.isfinite(found.low) else "no interval"
+    scale = SCALES.get(preset_name, SMALL_SCALE)
     return {
-        "value": value,
-        "low": low,
-        "high": high,
-        "found": f"{claim['measure']}: {value:+.3f} {interval}\n{basis}",
-        "verdict": measured_verdict(
-            low, high, claim["wanted"], SCALES.get(preset_name, preset_name)
-        ),
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "found": f"{claim['measure']}: {found.value:+.3f}, {interval}\n{found.basis}",
+        "verdict": measured_verdict(found, claim["wanted"], scale),
     }
 
 
 def elsewhere_rows() -> pd.DataFrame:
-    """The claims that nothing here can settle, a row each, with what they need as the verdict."""
+    """The claims that nothing here can settle, one row each. The verdict is what they need."""
     return pd.DataFrame(CLAIMS["elsewhere"])
 
 
 def board(rows: pd.DataFrame, columns: list[str]) -> Styler:
-    """`columns` of `rows` and the verdict, which links to the section that treats the claim.
+    """Show `columns` of `rows`, and the verdict as a link to the section that treats the claim.
 
-    The links are those of the built book, seen from a notebook's page.
+    The links work in the built book, from the page of a notebook.
     """
     links = ["../" + link.replace("#", ".html#") for link in rows["link"]]
     return text_table(rows[[*columns, "verdict"]], links=links).hide(axis="index")

@@ -20,10 +20,12 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from alignpro import devices, models
-from alignpro.config import ModelSpec, RewardLearningConfig
+from alignpro.config import ModelSpec
+from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
 from alignpro.rewards import RewardModel
-from alignpro.runs import RunError, atomic_write, digest, provenance, write_json
+from alignpro.runs import RunError, atomic_write, digest, write_json
+from alignpro.sources.provenance import provenance
 from alignpro.sources.weights import minilm_folder
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from alignpro.config import Preset, RewardLearningConfig, described
-from alignpro.evaluation import evaluate, unchanged
+from alignpro.config import Preset, described
+from alignpro.evaluation import evaluate, kept, rewards_of, unchanged
 from alignpro.experiments import Cell
+from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.learn import ScaledReward, learn_reward
 from alignpro.reward_learning.preferences import as_preferences, menu_suffixes
 from alignpro.reward_learning.study import column, labelled, study_folder
@@ -26,10 +26,10 @@ from alignpro.runs import (
     atomic_write,
     code_digest,
     digest,
-    provenance,
     stage_seed,
     write_json,
 )
+from alignpro.sources.provenance import provenance
 
 
 def run_study(
@@ -54,14 +54,14 @@ def run_study(
 
     seen = {}
     for split, samples in (("train", config.train_samples), ("test", config.test_samples)):
-        seen[split] = _kept(work / f"{split}.parquet", _responses, cell, split, samples, progress)
+        seen[split] = kept(work / f"{split}.parquet", _responses, cell, split, samples, progress)
     learned = _learned(seen["train"], work, config, seed, progress)
-    scored = _kept(work / "scored.parquet", _scored, seen["test"], learned)
+    scored = kept(work / "scored.parquet", _scored, seen["test"], learned)
 
     reward = ScaledReward(learned[1.0], config.scale)
     cells = {lam: _prompter_cell(preset, lam, dataset, seed, reward, root) for lam in config.lams}
     prompters = {f"λ = {lam:g}": one.train(progress) for lam, one in cells.items()}
-    evaluated = _kept(work / "prompters.parquet", _evaluated, cell, prompters, reward, progress)
+    evaluated = kept(work / "prompters.parquet", _evaluated, cell, prompters, reward, progress)
 
     card = {"preset": preset.name, "dataset": dataset, "seed": seed}
     card["reward_models"] = {share: _card(work / column(share)) for share in config.shares}
@@ -85,15 +85,6 @@ def _export(target: Path, tables: dict, steps: list[dict], facts: dict, card: di
         write_json(partial / "config.json", facts)
         write_json(partial / "card.json", card)
         shutil.rmtree(target, ignore_errors=True)
-
-
-def _kept(path: Path, made: Callable[..., pd.DataFrame], *arguments) -> pd.DataFrame:
-    """The table at `path`, made from `arguments` where it is not there."""
-    if not path.exists():
-        table = made(*arguments)
-        with atomic_write(path) as partial:
-            table.to_parquet(partial, index=False)
-    return pd.read_parquet(path)
 
 
 def _responses(cell: Cell, split: str, samples: int, progress: bool) -> pd.DataFrame:
@@ -123,7 +114,7 @@ def _learned(
 
 def _scored(responses: pd.DataFrame, learned: dict) -> pd.DataFrame:
     prompts, texts = responses["prompt"].tolist(), responses["response"].tolist()
-    scores = {column(share): model(prompts, texts).numpy() for share, model in learned.items()}
+    scores = {column(share): rewards_of(model, prompts, texts) for share, model in learned.items()}
     return responses.assign(**scores)
 
 
@@ -140,7 +131,8 @@ def _evaluated(cell: Cell, prompters: dict, reward: ScaledReward, progress: bool
     rewriters = {"No Fine-Tuning": unchanged, **prompters}
     seed, samples = stage_seed(cell.seed, "prompters"), cell.preset.evaluation.samples
     table = evaluate(rewriters, cell.frozen, rubric, cell.prompts("test"), samples, seed, progress)
-    return table.assign(proxy=reward(table["prompt"].tolist(), table["response"].tolist()).numpy())
+    proxy = rewards_of(reward, table["prompt"].tolist(), table["response"].tolist())
+    return table.assign(proxy=proxy)
 
 
 def _card(folder: Path) -> dict:

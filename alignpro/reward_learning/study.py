@@ -1,8 +1,8 @@
-"""Reward learning as one experiment: pairs → reward models → prompters trained on the learned one.
+"""Reading a reward study: what was learned from the pairs, and what optimising it did.
 
-The rubric is the gold reward r*, so that beside everything the learned reward says stands what is
-true. Every stage keeps a file and is skipped where that exists; a small plain copy of all goes into
-`results/reward_learning/`, which the book reads.
+The rubric is the gold reward r*, so every gain by the learned reward has the true one beside it.
+`run_study` makes the files in `results/reward_learning/`; this module reads them, and loads no
+model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from alignpro.config import RewardLearningConfig
+from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.held_out import held_out
 from alignpro.reward_learning.preferences import label_pairs
 from alignpro.runs import RESULTS, stage_seed
@@ -33,11 +33,11 @@ def study_folder(preset: str, dataset: str, seed: int, results: Path = RESULTS) 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What a reward study found, as `read_study` reads it.
+    """The results of a reward study, as `read_study` reads them.
 
-    `train` and `test` hold a row a response with its gold `reward`, `test` also the learned one (in
-    logits) in a column for each of `shares`; `prompters` the held-out responses under each λ with
-    `reward` and `proxy`; `metrics` the PPO steps with the column `lam`.
+    `train` and `test` have one row per response with its gold `reward`; `test` also has the learned
+    one, in logits, in a column for each of `shares`. `prompters` has the held-out responses under
+    each λ with `reward` and `proxy`, the learned reward. `metrics` has the PPO steps, with `lam`.
     """
 
     config: RewardLearningConfig
@@ -50,7 +50,7 @@ class Study:
 
     @cached_property
     def train_pairs(self) -> pd.DataFrame:
-        """Labelled pairs of training prompts, shuffled: a share is the head of them."""
+        """Labelled pairs of training prompts, shuffled. A share is the first so many of them."""
         return labelled(self.train, self.config.scale, self.seed, "train")
 
     @cached_property
@@ -59,7 +59,7 @@ class Study:
         return labelled(self.test, self.config.scale, self.seed, "test")
 
     def margins(self, share: float = 1.0) -> np.ndarray:
-        """r(first) − r(second) of the held-out pairs, in logits, learned from `share` of pairs."""
+        """r(first) − r(second) [pairs] of the held-out pairs, in logits, learned from `share`."""
         scores = self.test[column(share)]
         first, second = (self.test_pairs[side] for side in ("first_row", "second_row"))
         return scores.loc[first].to_numpy() - scores.loc[second].to_numpy()
@@ -80,11 +80,11 @@ class Study:
         proxy = self.config.scale * by_prompt[column(share)].to_numpy()
         return proxy, by_prompt["reward"].to_numpy()
 
-    def best_of_n(self, share: float = 1.0) -> pd.DataFrame:
-        """The best of n answers by the learned reward, n = 1, 2, 4, ...: what each reward gains.
+    def selection_curve(self, share: float = 1.0) -> pd.DataFrame:
+        """What both rewards gain from the best of n = 1, 2, 4, ... answers by the learned reward.
 
-        Columns n, sqrt_kl (of the bound log n − (n − 1)/n, which a sampler without ties reaches),
-        proxy and gold (gains over n = 1), gold_low and gold_high (95 % over prompts).
+        Columns: n; sqrt_kl, from log n − (n − 1)/n, which is exact without ties; proxy and gold,
+        the gains over n = 1; gold_low and gold_high, the 95 % interval over prompts.
         """
         proxy, gold = self.rewards(share)
         rows = []
@@ -95,10 +95,11 @@ class Study:
             rows.append((n, np.sqrt(np.log(n) - (n - 1) / n), optimised, gain.mean(), low, high))
         return pd.DataFrame(rows, columns=["n", "sqrt_kl", *GAINS])
 
-    def tilted(self, lams: Sequence[float], share: float = 1.0) -> pd.DataFrame:
-        """The optimum against the learned reward at each λ (Eq. 4), by reweighting the answers.
+    def leash_curve(self, lams: Sequence[float], share: float = 1.0) -> pd.DataFrame:
+        """What both rewards gain at the estimated optimum of the learned one, at each λ (Eq. 4).
 
-        Columns lam, sqrt_kl, ess (of M answers a prompt), then the gains as in `best_of_n`.
+        The answers are reweighted. Columns: lam; sqrt_kl; ess, the effective number of the M
+        answers per prompt; then the gains as in `selection_curve`.
         """
         proxy, gold = self.rewards(share)
         by_proxy, by_gold = rlhf_front(proxy, lams), rlhf_front(proxy, lams, values=gold)
@@ -112,18 +113,18 @@ class Study:
 
 
 def column(share: float) -> str:
-    """Name of the learned reward from `share` of the training pairs."""
+    """The column of the reward learned from `share` of the training pairs."""
     return f"learned from {share:g}"
 
 
 def labelled(responses: pd.DataFrame, scale: float, seed: int, split: str) -> pd.DataFrame:
-    """The study's pairs of a split, in a random order."""
+    """The study's labelled pairs of a split, in random order."""
     pairs = label_pairs(responses, scale, stage_seed(seed, "labels", split))
     return pairs.sample(frac=1, random_state=seed).reset_index(drop=True)
 
 
 def read_study(folder: Path) -> Study:
-    """The results in `folder` (see `study_folder`)."""
+    """Read the results in `folder`, see `study_folder`."""
     config = json.loads((folder / "config.json").read_text())
     numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in config["learning"].items()}
     tables = {n: pd.read_parquet(folder / f"{n}.parquet") for n in ("train", "test", "prompters")}

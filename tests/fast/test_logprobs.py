@@ -10,10 +10,10 @@ from conftest import ARCHITECTURES
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignpro.config import ModelSpec
+from alignpro.fast.adapter import add_lora
 from alignpro.fast.linears import decoder
 from alignpro.fast.logprobs import forward, make_batch, with_trunk
 from alignpro.models import load
-from alignpro.prompter import add_lora
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
 

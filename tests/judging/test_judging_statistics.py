@@ -1,6 +1,5 @@
 """Win rates against hand computation, closed forms and other people's estimators."""
 
-import json
 import math
 
 import numpy as np
@@ -10,18 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from alignpro.judging.protocol import Pair
+from alignpro.evaluation import RewardError
 from alignpro.judging.report import (
     by_prompt,
     first_shown_rate,
     flip_rate,
-    read_human_preferences,
-    read_pairs,
     report,
     reward_judge,
+    self_preference,
     validate,
 )
-from alignpro.judging.win_rates import from_alpaca_eval, length_adjusted, win_rate
+from alignpro.judging.win_rates import length_adjusted, win_rate
 
 PREFERENCE = st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1)
 FIXED = settings(max_examples=60, deadline=None, derandomize=True)
@@ -89,7 +87,8 @@ def test_every_way_to_say_unparsed_and_every_container():
         assert win_rate(container, ENOUGH) == expected
     assert win_rate([1.0, 0.0, 0.5, pd.NA], ENOUGH) == expected
     assert win_rate(pd.array([1, 0, None], "Int64"), ENOUGH).unparsed == 1
-    assert win_rate([True, False], ENOUGH).wins == 1
+    assert win_rate([True, False], ENOUGH) == win_rate([np.True_, np.False_], ENOUGH)
+    assert win_rate(pd.Series([True, False, True]), ENOUGH).wins == 2
 
 
 def test_the_bootstrap_interval_is_that_of_scipy():
@@ -125,41 +124,15 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_the_sign_test_is_the_exact_binomial_one(wins, losses):
     result = win_rate([1.0] * wins + [0.0] * losses + [0.5, None], resamples=1)
-    expected = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1
+    decided, fewer = wins + losses, min(wins, losses)
+    tail = sum(math.comb(decided, k) for k in range(fewer + 1)) / 2**decided
+    expected = min(1, 2 * tail)
     assert result.p_value == pytest.approx(expected)
 
 
 def test_the_sign_test_by_hand():
     assert win_rate([1] * 5, resamples=1).p_value == pytest.approx(2 / 2**5)
     assert win_rate([1] * 5 + [0], resamples=1).p_value == pytest.approx(2 * 7 / 2**6)
-
-
-# AlpacaEval's scale
-
-
-def test_alpaca_eval_preferences_by_hand():
-    values = [1, 2, 1.5, 0, None, float("nan"), 1.25, np.float64(1.75), 0.0]
-    assert from_alpaca_eval(values) == [0.0, 1.0, 0.5, 0.5, None, None, 0.25, 0.75, 0.5]
-    assert from_alpaca_eval(pd.Series([1, None, 2])) == [0.0, None, 1.0]
-
-
-@pytest.mark.parametrize("value", [0.5, 0.999, 2.001, 3, -1, math.inf, "2", "m"])
-def test_any_other_alpaca_eval_value_is_refused_by_its_index(value):
-    with pytest.raises(ValueError, match="preference 1 is"):
-        from_alpaca_eval([2, value])
-
-
-@FIXED
-@given(st.lists(st.floats(1, 2) | st.just(0.0) | st.none(), min_size=2))
-def test_alpaca_evals_own_numbers_come_out(values):
-    """Its win rate is mean(preference − 1) with 0 read as 1.5, its wins are those above 1.5."""
-    known = np.array([1.5 if v == 0 else v for v in values if v is not None])
-    result = win_rate(from_alpaca_eval(values), resamples=1)
-    assert (result.n, result.unparsed) == (len(known), len(values) - len(known))
-    assert result.wins == (known > 1.5).sum() and result.ties == (known == 1.5).sum()
-    if len(known) > 1:
-        assert result.rate == pytest.approx((known - 1).mean())
-        assert result.standard_error == pytest.approx(stats.sem(known), abs=1e-12)
 
 
 # At equal length
@@ -292,13 +265,20 @@ def test_a_table_without_any_verdict_has_a_report_too(tmp_path):
 
 def test_the_reward_judge_follows_the_sign_beyond_its_margin():
     pairs = [("p", "x", "y")] * 5
-    table = reward_judge(pairs, [0.5, 0.5, 0.5, 0.5, math.nan], [0.4, 0.6, 0.25, 0.5, 1], 0.2)
-    assert table["preference"].tolist()[:4] == [0.5, 0.5, 1.0, 0.5]
-    assert math.isnan(table["preference"][4])
+    table = reward_judge(pairs, [0.5, 0.5, 0.5, 0.5, 0], [0.4, 0.6, 0.25, 0.5, 1], 0.2)
+    assert table["preference"].tolist() == [0.5, 0.5, 1.0, 0.5, 0.0]
     assert reward_judge(pairs[:1], [0.25], [0.5], 0.25)["preference"].tolist() == [0.5]
     assert reward_judge(pairs[:1], [0.25], [0.5], 0.2)["preference"].tolist() == [0.0]
     with pytest.raises(ValueError, match="margin"):
         reward_judge(pairs, [1] * 5, [0] * 5, -0.1)
+
+
+def test_the_reward_judge_refuses_a_reward_that_is_not_a_number():
+    pairs = [("p", "x", "y"), ("q", "x", "y")]
+    with pytest.raises(RewardError, match="reward of B is nan in row 1, .* prompt of .* is 'q'"):
+        reward_judge(pairs, [0.5, 0.5], [0.4, math.nan])
+    with pytest.raises(RewardError, match="reward of A returned 1 values for 2"):
+        reward_judge(pairs, [0.5], [0.4, 0.5])
 
 
 @FIXED
@@ -314,71 +294,7 @@ def test_the_reward_judge_has_no_favourite_place(rewards, margin):
     assert list(table.columns[:6]) == columns
 
 
-# Files and human preferences
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def test_response_files_meet_by_prompt_and_turn(tmp_path):
-    a = [("q", "q1"), ("p", "p1"), ("p", "p2")]
-    b = [("p", "P1"), ("q", "Q1"), ("p", "P2")]
-    files = [
-        write(tmp_path / f"{name}.jsonl", [{"prompt": p, "response": r} for p, r in rows])
-        for name, rows in (("a", a), ("b", b))
-    ]
-    expected = [("q", "q1", "Q1"), ("p", "p1", "P1"), ("p", "p2", "P2")]
-    assert read_pairs(*files) == [Pair(*row) for row in expected]
-    frame = pd.DataFrame(b, columns=["prompt", "response"])
-    frame.to_csv(tmp_path / "b.csv", index=False)
-    frame.to_parquet(tmp_path / "b.parquet")
-    frame.to_json(tmp_path / "b.json", orient="records")
-    for suffix in ("csv", "parquet", "json"):
-        assert read_pairs(files[0], tmp_path / f"b.{suffix}") == [Pair(*row) for row in expected]
-
-
-def test_responses_without_a_partner_are_refused_by_their_prompt(tmp_path):
-    rows = [{"prompt": "p", "response": "x"}, {"prompt": "alone", "response": "y"}]
-    a, b = write(tmp_path / "a.jsonl", rows), write(tmp_path / "b.jsonl", rows[:1])
-    with pytest.raises(ValueError, match="1 responses .* 'alone'"):
-        read_pairs(a, b)
-    with pytest.raises(ValueError, match="no partner"):
-        read_pairs(b, a)
-
-
-def test_texts_that_look_like_nothing_or_like_numbers_stay_texts(tmp_path):
-    frame = pd.DataFrame({"prompt": ["1", "2024-01-01"], "response": ["NA", "null"]})
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    file = write(tmp_path / "b.jsonl", frame.to_dict("records"))
-    expected = [Pair("1", "NA", "NA"), Pair("2024-01-01", "null", "null")]
-    assert read_pairs(tmp_path / "a.csv", file) == expected
-
-
-HUMAN = [
-    {"instruction": "p", "response1": "x", "response2": "y", "label": 1},
-    {"instruction": "q", "response1": "x", "response2": "y", "label": "2"},
-    {"instruction": "r", "response1": "x", "response2": "y", "label": "Tie"},
-]
-
-
-def test_human_preferences_are_read_with_their_labels(tmp_path):
-    pairs, labels = read_human_preferences(write(tmp_path / "human.jsonl", HUMAN))
-    assert labels == [1.0, 0.0, 0.5] and pairs[1] == Pair("q", "x", "y")
-    pd.DataFrame(HUMAN).to_csv(tmp_path / "human.csv", index=False)
-    assert read_human_preferences(tmp_path / "human.csv") == (pairs, labels)
-
-
-def test_missing_columns_and_unknown_labels_are_named(tmp_path):
-    cut = [{k: v for k, v in row.items() if k not in ("label", "response2")} for row in HUMAN]
-    with pytest.raises(ValueError, match="no column response2, label; it has instruction, resp"):
-        read_human_preferences(write(tmp_path / "cut.jsonl", cut))
-    odd = [*HUMAN, {**HUMAN[0], "label": "B"}]
-    with pytest.raises(ValueError, match="row 3: the label 'b' is none of 1, 2, tie"):
-        read_human_preferences(write(tmp_path / "odd.jsonl", odd))
-    with pytest.raises(ValueError, match=r"must end in one of \.jsonl"):
-        read_human_preferences(tmp_path / "human.txt")
+# How far a judge can be believed
 
 
 def test_a_judge_measured_against_labels_by_hand():
@@ -391,3 +307,56 @@ def test_a_judge_measured_against_labels_by_hand():
     assert result.flips == flip_rate(MIXED) and result.first_shown == first_shown_rate(MIXED)
     with pytest.raises(ValueError, match="6 pairs were judged, but there are 2 labels"):
         validate(MIXED, [1, 0])
+
+
+def judged(rows):
+    """A table of verdicts, by prompts and preferences."""
+    table = pd.DataFrame(rows, columns=["prompt", "preference"])
+    return table.assign(a="x", b="y", a_first=None, b_first=None)
+
+
+def test_self_preference_by_hand():
+    """Own: ½, 1 and 0 of three the labels prefer; other: 1 of one; a tie and an unknown are out."""
+    rows = [("p", 0.5), ("p", 1.0), ("q", 0.0), ("q", 0.0), ("r", 1.0), ("r", math.nan)]
+    table = judged(rows)
+    found = self_preference(table, [1, 1, 1, 0, 0.5, 1], "a", ENOUGH)
+    assert (found["own found"], found["other found"], found["pairs"]) == (0.5, 1.0, 4)
+    assert found["self-preference"] == -0.5
+    assert math.isnan(found["low"]), "only one prompt has a pair where the other is preferred"
+    mirrored = table.assign(preference=1 - table["preference"])
+    assert self_preference(mirrored, [0, 0, 0, 1, 0.5, 0], "b", ENOUGH) == pytest.approx(
+        found, nan_ok=True
+    )
+    with pytest.raises(ValueError, match="own must be 'a' or 'b'"):
+        self_preference(table, [1] * 6, "A")
+    with pytest.raises(ValueError, match="6 pairs were judged, but there are 2 labels"):
+        self_preference(table, [1, 0], "a")
+
+
+@pytest.mark.parametrize(
+    ("bias", "noise", "expected"),
+    [(0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.3, 0.2, 0.3)],
+)
+def test_self_preference_is_that_of_a_simulated_judge(bias, noise, expected):
+    """A judge takes its own with chance `bias`, guesses with `noise`, else follows the label.
+
+    It takes its own in bias + noise / 2 + rest of the pairs where that is right, and the other in
+    noise / 2 + rest where that is right: they differ by `bias`, whatever the noise, and although
+    its own responses are the worse ones.
+    """
+    rng = np.random.default_rng(0)
+    labels = (rng.random(4000) < 0.3).astype(float)
+    chance = rng.random(4000)
+    said = np.where(chance < bias, 1.0, labels)
+    said = np.where(chance > 1 - noise, rng.integers(0, 2, 4000), said)
+    table = judged(zip((f"prompt {i // 2}" for i in range(4000)), said))
+    found = self_preference(table, labels, "a", ENOUGH)
+    assert found["self-preference"] == pytest.approx(expected, abs=0.04)
+    assert found["low"] <= expected <= found["high"]
+    assert found["high"] - found["low"] < 0.1
+
+
+def test_self_preference_without_pairs_of_both_kinds_does_not_exist():
+    for preferences, labels in (([1.0, 0.0], [1, 1]), ([math.nan], [1]), ([1.0], [1])):
+        found = self_preference(judged([("p", x) for x in preferences]), labels, "a", ENOUGH)
+        assert math.isnan(found["self-preference"]) and math.isnan(found["low"])

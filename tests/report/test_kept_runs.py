@@ -5,10 +5,16 @@ import json
 import pandas as pd
 import pytest
 
+from alignpro.evaluation import TOLD_THE_KIND
 from alignpro.judging.paper_table import our_cells
-from alignpro.report.kept_runs import matrix_metrics, matrix_summary, matrix_table
+from alignpro.report.kept_runs import (
+    matrix_metrics,
+    matrix_summary,
+    matrix_table,
+    reference_tables,
+)
 from alignpro.report.rlhf_cost import spent
-from alignpro.runs import STEP_PARTS
+from alignpro.runs import RESULTS, STEP_PARTS
 
 
 @pytest.fixture
@@ -47,3 +53,13 @@ def test_the_card_says_what_a_run_trained(results):
 def test_the_table_of_win_rates_takes_prompters_alone(results):
     cells = our_cells("mine", 0.0, results=results)
     assert set(cells.index.get_level_values("architecture")) == {"W, XP", "W, P"}
+
+
+def test_kept_tables_have_todays_names_of_configurations():
+    """The runs in `results/` were kept when "oracle" also meant a suffix that is told the kind."""
+    old, new = "Best suffix per kind (oracle)", TOLD_THE_KIND
+    path = next((RESULTS / "cpu").glob("*/P1F1/seed*/evaluation.parquet"))
+    assert old in set(pd.read_parquet(path)["configuration"])
+    tables = reference_tables("cpu", path.parts[-4]).values()
+    for table in (matrix_table("cpu"), *tables):
+        assert old not in set(table["configuration"]) and new in set(table["configuration"])

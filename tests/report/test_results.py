@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from alignpro.config import described, load_preset, load_reward_learning
+from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.figures.matrix import reward_distributions
 from alignpro.report.kept_runs import compare_runs, reference_tables
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.study import column, read_study
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS
@@ -151,7 +152,7 @@ def test_the_curves_of_a_reward_study_are_plain_arithmetic_on_its_files(folder):
     sure = pairs["p_first"].clip(lower=1 - pairs["p_first"]).mean()
     assert accuracy["noise ceiling", everything] == pytest.approx(sure)
     chosen = table.loc[table.groupby("id")[column(1.0)].idxmax(), "reward"].mean()
-    last = study.best_of_n().iloc[-1]
+    last = study.selection_curve().iloc[-1]
     assert last["n"] == table["sample"].nunique()
     assert last["gold"] == pytest.approx(chosen - table["reward"].mean())
     assert last["gold_low"] < last["gold"] < last["gold_high"]

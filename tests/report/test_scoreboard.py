@@ -17,7 +17,7 @@ from scipy.special import expit
 from alignpro.config import load_preset
 from alignpro.judging.paper_table import PAPER
 from alignpro.report import scoreboard
-from alignpro.report.measured_claims import MEASURES, sensitivity
+from alignpro.report.measured_claims import MEASURES, Found, sensitivity
 from alignpro.report.scoreboard import (
     CLAIMS,
     board,
@@ -49,18 +49,63 @@ def test_a_theoretical_verdict_follows_from_the_violations(stated, corrected, ve
 @pytest.mark.parametrize(
     ("low", "high", "wanted", "verdict"),
     [
-        (0.1, 0.2, 1, "reproduced at CPU scale"),
-        (-0.2, -0.1, 1, "not reproduced at CPU scale"),
-        (-0.2, -0.1, -1, "reproduced at CPU scale"),
-        (0.1, 0.2, -1, "not reproduced at CPU scale"),
-        (-0.1, 0.2, 1, "cannot be told apart"),
-        (-0.1, 0.2, -1, "cannot be told apart"),
-        (0.0, 0.2, 1, "cannot be told apart"),
-        (np.nan, np.nan, 1, "cannot be told apart"),
+        (0.1, 0.2, 1, "same sign at small scale"),
+        (-0.2, -0.1, 1, "opposite sign at small scale"),
+        (-0.2, -0.1, -1, "same sign at small scale"),
+        (0.1, 0.2, -1, "opposite sign at small scale"),
+        (-0.1, 0.2, 1, "not told apart"),
+        (-0.1, 0.2, -1, "not told apart"),
+        (0.0, 0.2, 1, "not told apart"),
+        (np.nan, np.nan, 1, "not told apart"),
+        (-np.inf, np.inf, 1, "not told apart"),
     ],
 )
 def test_a_measured_verdict_follows_from_the_interval(low, high, wanted, verdict):
-    assert measured_verdict(low, high, wanted, "CPU") == verdict
+    assert measured_verdict(Found(0.15, low, high, 80, ""), wanted) == verdict
+
+
+@pytest.mark.parametrize(("prompts", "verdict"), [(5, "too few prompts"), (6, "same sign here")])
+def test_five_prompts_are_too_few_for_a_verdict(prompts, verdict):
+    """Five of five have p = 1/16 by the sign test, six of six 1/32."""
+    assert measured_verdict(Found(0.15, 0.1, 0.2, prompts, ""), 1, "here") == verdict
+
+
+NULL_MEASURES = ["gain", "gain_over_constant", "variance", "variance_within", "preferred"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "runs", "trials"),
+    [(1, 1, 5), (2, 1, 20), (3, 1, 20), (3, 3, 10), (6, 1, 60), (6, 3, 40), (12, 2, 40)],
+)
+def test_little_data_without_an_effect_rarely_has_the_sign_of_the_claim(prompts, runs, trials):
+    """No configuration differs: rewards are all or nothing, and runs and prompts have effects."""
+    rng = np.random.default_rng(100 * prompts + runs)
+    counts = dict.fromkeys(NULL_MEASURES, 0)
+    for _ in range(trials):
+        ease = rng.uniform(0.1, 0.9, (1, prompts, 1))
+        rows = []
+        for name in ("Align-Pro", "No Fine-Tuning", "Best constant suffix"):
+            luck = rng.normal(0, 0.05, (runs, 1, 1))  # some runs of a configuration end up better
+            rewards = rng.random((runs, prompts, 4)) < ease + luck
+            for seed, run in enumerate(rewards.astype(float)):
+                rows += rows_of(name, run, seed)
+        table = pd.DataFrame(rows)
+        for key in NULL_MEASURES:
+            verdict = measured_verdict(MEASURES[key](table, 200), 1)
+            counts[key] += verdict.startswith("same sign")
+    if prompts < 6:
+        assert set(counts.values()) == {0}, counts
+    # The rate should be about 2.5 %, one side of 95 %: at 5 % an eighth would be very rare.
+    assert max(counts.values()) <= trials / 8, counts
+    assert sum(counts.values()) <= 0.06 * trials * len(counts), counts
+
+
+def test_null_spreads_of_suffixes_and_coins_rarely_have_the_sign_of_the_claim():
+    rng, found = np.random.default_rng(6), 0
+    for _ in range(100):
+        table = pd.DataFrame(sum((rows_of(s, rng.random((6, 2))) for s in "abc"), []))
+        found += measured_verdict(sensitivity(table, 200), 1).startswith("same sign")
+    assert found <= 6
 
 
 def test_every_claim_has_its_check_and_every_check_its_claim():
@@ -132,34 +177,34 @@ def noisy(middle, spread, seed):
 @pytest.mark.parametrize(
     ("ours", "base", "gain", "variance", "within"),
     [
-        ((0.7, 0.1), (0.3, 0.3), "reproduced", "reproduced", "reproduced"),
-        ((0.3, 0.3), (0.7, 0.1), "not reproduced", "not reproduced", "not reproduced"),
-        ((0.5, 0.3), (0.5, 0.3), "cannot", "cannot", "cannot"),
+        ((0.7, 0.1), (0.3, 0.3), "same sign", "same sign", "same sign"),
+        ((0.3, 0.3), (0.7, 0.1), "opposite", "opposite", "opposite"),
+        ((0.5, 0.3), (0.5, 0.3), "not told", "not told", "not told"),
     ],
 )
 def test_verdicts_from_known_rewards(tmp_path, preset, ours, base, gain, variance, within):
     found = verdicts(tmp_path, preset, noisy(*ours, 1), noisy(*base, 2))
-    assert found["gain"].startswith(gain) and found["win_rate"].startswith(gain)
+    assert found["gain"].startswith(gain) and found["preferred"].startswith(gain)
     assert found["variance"].startswith(variance)
     assert found["variance_within"].startswith(within)
-    assert found["near_oracle"] == found["learned_reward"] == "not run"
+    assert found["near_rlhf"] == found["learned_reward"] == "not run"
 
 
 @pytest.mark.parametrize(
     ("oracle", "verdict"),
     [
-        (0.65, "reproduced at CPU scale"),  # Align-Pro has 0.5, No Fine-Tuning 0.3
-        (0.55, "reproduced at CPU scale"),
-        (0.4, "reproduced at CPU scale"),  # above the oracle
-        (0.95, "not reproduced at CPU scale"),
-        (0.3, "cannot be told apart"),  # the oracle gained nothing
-        (0.2, "cannot be told apart"),
+        (0.65, "same sign at small scale"),  # Align-Pro has 0.5, No Fine-Tuning 0.3
+        (0.55, "same sign at small scale"),
+        (0.4, "same sign at small scale"),  # above the oracle
+        (0.95, "opposite sign at small scale"),
+        (0.3, "not told apart"),  # the oracle gained nothing
+        (0.2, "not told apart"),
     ],
 )
 def test_near_means_nearer_to_the_oracle_than_to_no_prompter(tmp_path, preset, oracle, verdict):
     ours, base = noisy(0.5, 0.05, 1), noisy(0.3, 0.05, 2)
     found = verdicts(tmp_path, preset, ours, base, noisy(oracle, 0.05, 3)[0])
-    assert found["near_oracle"] == verdict
+    assert found["near_rlhf"] == verdict
 
 
 def test_what_is_missing_is_named_and_counts_for_nothing(tmp_path, preset):
@@ -180,7 +225,7 @@ def test_the_best_of_noisy_suffixes_is_no_sensitivity():
     real = pd.DataFrame(sum((rows_of(s, noise[s] + shift[s]) for s in shift), []))
     naive = np.ptp([rewards[:, ::2].mean(axis=1) for rewards in noise.values()], axis=0).mean()
     assert naive > 0.15 and abs(sensitivity(flat, 300)[0]) < 0.03
-    value, low, high, _ = sensitivity(real, 300)
+    value, low, high, *_ = sensitivity(real, 300)
     assert 0.15 < low < value < high
     assert sensitivity(flat[flat["sample"] == 0], 300) is None
 
@@ -220,7 +265,7 @@ def test_a_verdict_links_to_the_page_beside_the_scoreboard():
 
 
 @pytest.mark.parametrize(
-    ("low", "verdict"), [(0.55, "reproduced at CPU scale"), (0.45, "cannot be told apart")]
+    ("low", "verdict"), [(0.55, "same sign at small scale"), (0.45, "not told apart")]
 )
 def test_a_study_of_reward_learning_counts_where_there_is_one(
     tmp_path, preset, monkeypatch, low, verdict
@@ -232,7 +277,7 @@ def test_a_study_of_reward_learning_counts_where_there_is_one(
         ("noise ceiling", 90, 0.8, 0.8, 0.8),
     ]
     table = pd.DataFrame(rows, columns=["measure", "pairs", "value", "low", "high"])
-    study = SimpleNamespace(accuracy=lambda: table)
+    study = SimpleNamespace(accuracy=lambda: table, test_pairs=pd.DataFrame({"id": range(80)}))
     monkeypatch.setattr(scoreboard, "read_study", lambda folder: study)
     (tmp_path / "reward_learning" / "cpu-help-seed0").mkdir(parents=True)
     found = verdicts(tmp_path, preset, noisy(0.5, 0.1, 1), noisy(0.5, 0.1, 2))

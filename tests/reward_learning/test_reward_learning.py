@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
-from alignpro.config import ConfigError, load_reward_learning
+from alignpro.config import ConfigError
+from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.held_out import calibration_error, held_out, reliability
 from alignpro.reward_learning.learn import ScaledReward, learn_reward
 from alignpro.reward_learning.preferences import (
@@ -346,9 +347,9 @@ def test_a_study_runs_is_read_back_and_keeps_both_rewards_of_every_step(smoke, t
     assert proxy.shape == gold.shape == (smoke.data.test, config.test_samples)
     assert set(study.accuracy()["measure"]) == {"accuracy", "expected accuracy", "noise ceiling"}
     # One answer a prompt is no selection; no leash is the best by the learned reward.
-    curve = study.best_of_n()
+    curve = study.selection_curve()
     assert curve.loc[0, ["proxy", "gold"]].abs().max() < 1e-9
-    greedy = study.tilted([1e-9]).loc[0, "proxy"]
+    greedy = study.leash_curve([1e-9]).loc[0, "proxy"]
     assert greedy == pytest.approx((proxy.max(axis=1) - proxy.mean(axis=1)).mean())
     made = {p: p.read_bytes() for p in folder.iterdir() if p.suffix == ".parquet"}
     assert run_study(*arguments) == folder

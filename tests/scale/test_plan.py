@@ -12,10 +12,10 @@ from transformers import AutoModelForSequenceClassification
 from alignpro import models
 from alignpro.__main__ import main
 from alignpro.config import ModelSpec, SamplingConfig, load_preset
+from alignpro.fast.adapter import add_lora
 from alignpro.fast.logprobs import forward, make_batch, with_trunk
 from alignpro.generation import Policy
 from alignpro.ppo import Scored, Trainer
-from alignpro.prompter import add_lora
 from alignpro.runs import Run
 from alignpro.scale import step_costs
 from alignpro.scale.meta_device import CostMeter

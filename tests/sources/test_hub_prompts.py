@@ -1,6 +1,5 @@
 """The Hub's datasets, read by `datasets` from files in their schemas: on disk, and over HTTP."""
 
-import dataclasses
 import json
 import os
 import re
@@ -17,24 +16,14 @@ from hypothesis import strategies as st
 
 from alignpro import data
 from alignpro.config import PRESETS, ConfigError, HubConfig, load_preset
-from alignpro.data import SPLITS, load_prompts, mostly_latin, sort_out, split_of
+from alignpro.data import SPLITS, load_prompts
 from alignpro.sources import hub_prompts
-from alignpro.sources.hub_prompts import SOURCES, DataError
+from alignpro.sources.hub_prompts import SOURCES, DataError, mostly_latin, sort_out, split_of
 
 ROOT = Path(__file__).parents[2]
 HUB = HubConfig(seed=0, max_characters=200)
 SYSTEM = "SYSTEM: be brief"
 TURNS = [{"content": "Some text", "role": "user"}, {"content": "More", "role": "assistant"}]
-COMPLETION = {
-    "model": "some-model",
-    "principle": "helpfulness",
-    "custom_system_prompt": SYSTEM,
-    "response": "An answer",
-    "annotations": {"honesty": {"Rating": "4"}, "helpfulness": {"Rating": "5"}},
-    "fine-grained_score": 4.0,
-    "overall_score": 7.5,
-    "critique": "Fine.",
-}
 RATINGS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 # By dataset: its files on the Hub, the column of the prompt, and the other columns.
 SCHEMAS = {
@@ -53,22 +42,6 @@ SCHEMAS = {
         ["orca_rlhf.jsonl"],
         "question",
         {"system": SYSTEM, "chosen": "An answer", "rejected": "Another"},
-    ),
-    "ultrafeedback-openbmb": (
-        ["evol_instruct.jsonl", "truthful_qa.jsonl"],
-        "instruction",
-        {"source": "sharegpt", "models": ["some-model"], "completions": [COMPLETION]}
-        | {"correct_answers": ["None"], "incorrect_answers": ["None"]},
-    ),
-    "openorca": (
-        ["1M-GPT4-Augmented.parquet", "3_5M-GPT3_5-Augmented.parquet"],
-        "question",
-        {"id": "flan.1", "system_prompt": SYSTEM, "response": "An answer"},
-    ),
-    "orca-h4": (
-        ["data/{split}-00000-of-00001.parquet"],
-        "prompt",
-        dict.fromkeys(("chosen", "rejected"), [{"content": SYSTEM, "role": "system"}, *TURNS]),
     ),
 }
 
@@ -211,14 +184,6 @@ def test_a_smaller_subset_is_the_start_of_a_larger_one(folder):
         load_prompts("orca", "test", 300, HUB)
 
 
-def test_a_stream_is_read_no_further_than_it_says(folder, monkeypatch):
-    source = SOURCES["openorca"]
-    assert source.first and not any(s.first for n, s in SOURCES.items() if n != "openorca")
-    monkeypatch.setitem(SOURCES, "openorca", dataclasses.replace(source, first=7))
-    write(folder, "openorca", train=questions(40))
-    assert [text for _, text in hub_prompts.rows("openorca", folder)] == questions(7)
-
-
 def test_a_missing_column_is_named_with_the_columns_there_are(folder, monkeypatch):
     files, _, others = SCHEMAS["orca"]
     monkeypatch.setitem(SCHEMAS, "orca", (files, "instruction", others))
@@ -248,7 +213,7 @@ def test_a_folder_without_the_dataset_says_how_to_fill_it(folder):
     assert "hf download Intel/orca_dpo_pairs --repo-type dataset --revision 624952e" in said
 
 
-@pytest.mark.parametrize("name", ["orca", "orca-h4", "openorca"])
+@pytest.mark.parametrize("name", ["orca", "ultrafeedback"])
 def test_a_broken_file_is_named_with_its_folder_and_the_reason(name, folder):
     write(folder, name, **{split: questions(4) for split in SOURCES[name].splits})
     for path in (folder / SOURCES[name].hub_id).rglob("*.*"):
@@ -278,7 +243,7 @@ def read(name, cache, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", ["ultrafeedback", "openorca"])
+@pytest.mark.parametrize("name", SOURCES)
 def test_over_http_the_pinned_revision_is_read(name, tmp_path):
     texts = {split: questions(8, 8 * i) for i, split in enumerate(SOURCES[name].splits)}
     write(tmp_path, name, **texts)

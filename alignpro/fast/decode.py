@@ -1,0 +1,60 @@
+"""The loop that samples a batch token by token, with as little work as the batch allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers.cache_utils import Cache
+
+from alignpro.fast.cache import GrowingLayer, left_pad, shared_prefix
+from alignpro.fast.linears import decoder
+
+
+@torch.inference_mode()
+def decode(
+    model: torch.nn.Module,
+    encoded: Sequence[Sequence[int]],
+    pad_id: int,
+    eos_ids: torch.Tensor,
+    max_new_tokens: int,
+    draw: Callable[[torch.Tensor, list[int]], torch.Tensor],
+) -> list[list[int]]:
+    """Sampled token ids for each row of `encoded` (token ids), up to and with one of `eos_ids`.
+
+    `draw` gets the logits [R, V] of the R rows that still run, and the indices of these rows; it
+    returns their next tokens [R]. What all rows share at their start, such as the opening of the
+    chat template, is computed once, and a row that has ended costs nothing more.
+    """
+    device = model.device
+    cache = Cache(layer_class_to_replicate=GrowingLayer)
+    shared = shared_prefix(encoded)
+    if shared:
+        prefix = torch.tensor([encoded[0][:shared]], device=device)
+        decoder(model)(prefix, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(encoded))
+    ids, mask = left_pad([e[shared:] for e in encoded], pad_id, device)
+    mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=-1)
+    positions = mask.cumsum(-1) - 1
+    step = {"input_ids": ids, "position_ids": positions[:, shared:]}
+    position = positions[:, -1:]
+    alive = torch.arange(len(encoded), device=device)
+    tokens: list[list[int]] = [[] for _ in encoded]
+    for _ in range(max_new_tokens):
+        out = model(
+            **step, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        drawn = draw(out.logits[:, -1], alive.tolist())
+        for row, token in zip(alive.tolist(), drawn.tolist()):
+            tokens[row].append(token)
+        running = ~torch.isin(drawn, eos_ids.to(device))
+        if not running.any():
+            break
+        if not running.all():
+            keep = running.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            alive, drawn, mask, position = (t[keep] for t in (alive, drawn, mask, position))
+        position = position + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+        step = {"input_ids": drawn[:, None], "position_ids": position}
+    return tokens

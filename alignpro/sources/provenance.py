@@ -1,0 +1,47 @@
+"""Where a result comes from: versions, commit, hardware and date."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
+
+
+def provenance() -> dict:
+    """Return versions, commit, hardware and date: what makes a result checkable."""
+    import torch
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "hardware": {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cpu": _cpu_name(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
