@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec
 from alignpro.experiments import Cell, reproduce
+from alignpro.fast.logprobs import forward, make_batch
 from alignpro.models import load
 from alignpro.report.kept_runs import (
     matrix_cards,
@@ -140,19 +141,33 @@ def test_the_oracle_is_trained_once_and_the_frozen_model_stays_frozen(quick, tmp
     )
 
 
-def test_the_oracle_learns_what_a_reward_asks_for(smoke, tmp_path):
-    """Letter counts as a reward: the frozen model itself comes to write more of that letter."""
+@pytest.mark.parametrize("seed", range(3))
+def test_the_oracle_is_trained_on_the_reward_of_its_own_answers(smoke, tmp_path, seed):
+    """One PPO step makes those answers more likely that earned more than the others."""
+    seen = []
 
     def reward(prompts, responses):
-        return torch.tensor([y.lower().count("e") / max(len(y), 1) for y in responses])
+        share = torch.tensor([y.lower().count("e") / max(len(y), 1) for y in responses])
+        seen.append((prompts, responses, share))
+        return share
 
-    rlhf = dataclasses.replace(smoke.rlhf, steps=40, learning_rate=1e-1, lam=0.0)
-    ppo = dataclasses.replace(smoke.ppo, batch_size=16, minibatch_size=8, epochs=3)
+    rlhf = dataclasses.replace(smoke.rlhf, steps=1, learning_rate=1e-2, lam=0.0)
+    ppo = dataclasses.replace(smoke.ppo, batch_size=32, minibatch_size=16)
     preset = dataclasses.replace(smoke, rlhf=rlhf, ppo=ppo)
-    cell = Cell(preset, "help", 0, reward=reward, root=tmp_path)
-    cell.train_oracle(progress=False)
-    scores = [row["objective/scores"] for row in cell.oracle_run.read("metrics.jsonl")]
-    assert np.mean(scores[-5:]) > 1.5 * np.mean(scores[:5])
+    cell = Cell(preset, "help", seed, reward=reward, root=tmp_path)
+    oracle = cell.train_oracle(progress=False)
+    ((prompts, answers, share),) = seen
+
+    @torch.no_grad()
+    def log_likelihood(policy):
+        queries = policy.encode([[{"role": "user", "content": str(x)}] for x in prompts])
+        pad = policy.tokenizer.pad_token_id
+        tokens = [y.token_ids for y in answers]
+        batch = make_batch(queries, tokens, pad, policy.model.device)
+        return forward(policy.model, batch, pad)[0].sum(-1)
+
+    moved = log_likelihood(oracle) - log_likelihood(cell.frozen)
+    assert np.corrcoef(moved, share)[0, 1] > 0.2
 
 
 def test_a_trained_prompter_is_loaded_and_not_trained_again(quick, tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import torch
 
 from alignpro import ppo
 from alignpro.config import SamplingConfig, WarmStartConfig
+from alignpro.fast.adapter import add_lora, centre_adapter
 from alignpro.generation import Policy
-from alignpro.prompter import add_lora, centre_adapter
 from alignpro.runs import Run
 
 SEEDS = range(10)
