@@ -84,9 +84,9 @@ for lam in np.geomspace(1e-3, 10, 81):
 draw.noise_cost(pd.DataFrame(rows));
 
 # %% [markdown]
-# *Figure: the mean cost of noise over ten prompts, and its ceilings (dashed). See that the loss in the
-# objective falls with the leash on the right, and stops growing on the left, where the ceiling h does,
-# too; and that the change of plain reward is larger.* The ceilings look at the range of the noise alone.
+# *Figure: the mean cost of noise over ten prompts, and its ceilings (dashed). See that all curves fall for
+# a stiff leash, on the right, and level off for a loose one; and that with a stiff leash the loss of plain
+# reward is larger than the loss in the objective.* The ceilings know the range of the noise alone.
 
 # %% [markdown]
 # Two kinds of noise are harmless, or nearly. Noise that is the same for all rewrites costs nothing. And if
@@ -216,7 +216,9 @@ pd.DataFrame(rows).T.round(4) + 0.0
 
 # %% [markdown]
 # In each row the regret is the optimum minus the objective; it is the sum of the regrets of the two
-# stages. Last-first is exact. First-first loses little here. How little is bounded:
+# stages. Last-first is exact. First-first is worse in the objective than training the last stage alone:
+# the first stage moved towards what an untrained second stage would do with its rewrites, and paid KL for
+# it. The chapter bounds this loss, and the gain of training the first stage alone:
 
 # %%
 width = np.ptp(g, axis=1)
@@ -435,12 +437,14 @@ pd.DataFrame(rows, columns=["dataset", "mean", "kappa_3(r)", "low", "high"]).rou
 # taste: how likely it finds the suffix after what is already there.
 
 # %%
+import torch
+
 from alignpro import config, data, models
 from alignpro.theory import next_token
 
 setting = config.load_preset(preset)
 closed = [p for p in data.load_prompts("chat", "train") if p.kind == "yesno"]
-closed = closed[: 4 if preset == "smoke" else 12]
+closed = closed[: 4 if preset == "smoke" else 8]
 answer_is_yes = "whales Eiffel Welsh octopuses passport swim".split()
 truth = np.array([any(word in str(p) for word in answer_is_yes) for p in closed])
 stage1 = ["", "Think about it.", "Be honest.", "You are an expert.", "This is a quiz."]
@@ -451,7 +455,6 @@ print(f"{len(closed)} questions, {truth.sum()} with the answer yes; {len(pairs)}
 # %%
 model, tokenizer = models.load(setting.models["F1"])
 logits, likelihood = next_token.next_token_logits(model.float(), tokenizer, closed, pairs)
-coarse, _ = next_token.next_token_logits(model.bfloat16(), tokenizer, closed, pairs)
 del model
 words = np.array([tokenizer.decode([i]).strip().lower() for i in range(logits.shape[2])])
 yes, no = np.isin(words, ["yes", "y"]), np.isin(words, ["no", "n"])
@@ -465,7 +468,7 @@ def mean_rewards(table):
 
 
 # %% [markdown]
-# **Noise.** Two ways in which the model that answers can differ from the one of the training: its numbers
+# **Noise.** Two ways in which the model that answers can differ from the one of the training: its logits
 # are rounded to bfloat16, or it samples as the paper does, at temperature 1.5 with top-p 0.6 and top-k 20.
 
 # %%
@@ -478,6 +481,7 @@ for a in range(5):
     R2[:, a, 5 * a : 5 * a + 5] = taste[:, a] / taste[:, a].sum(axis=-1, keepdims=True)
 rho_sft, lam, beta = chains.last_rewrite([R1, R2])[:, 0], 0.05, 0.3
 rho_star, pi_star = gibbs.tilt(rho_sft, g, lam).p, gibbs.tilt(table[:, 0], reward, beta).p
+coarse = torch.from_numpy(logits).bfloat16().float().numpy()
 others = {
     "rounded to bfloat16": next_token.next_token_table(coarse),
     "sampled as in the paper": next_token.next_token_table(logits, setting.frozen),
@@ -491,16 +495,16 @@ for name, other in others.items():
         "eta, mean over rewrites": eta.mean(),
         "loss in the objective": n.loss.mean(),
         "its ceiling": n.loss_ceiling.mean(),
-        "reward lost, not retrained": ((rho_star - n.rho_hat) * g).sum(axis=1).mean(),
+        "loss of reward": -n.reward_change.mean(),
         "RLHF: TV moved": gibbs.total_variation(pi_hat, pi_star).mean(),
         "RLHF: ceiling": noise.rlhf_shift_ceiling(eta[:, 0], 1.0, beta).mean(),
     }
 pd.DataFrame(columns).map("{:.4f}".format)
 
 # %% [markdown]
-# Rounding moves the model little, and costs the prompter next to nothing. The paper's sampling is another
-# model altogether: most of the mass moves. Still a prompter trained on it loses little in the objective of
-# the full model, because what the two models disagree on is largely common to all rewrites.
+# Compare the columns. Rounding moves the model little, and costs the prompter next to nothing. The paper's
+# sampling is another model altogether, and a prompter trained on it pays for that in the objective of the
+# full model. The loss stays far below its ceiling.
 
 # %% [markdown]
 # **Chains.** The two stages, trained in the right order, in the wrong order, and alone:
@@ -542,13 +546,13 @@ for name, rho in {"untrained prompter": rho_sft, f"lambda = {lam}": rho_star}.it
 pd.DataFrame(rows).T.round(5)
 
 # %% [markdown]
-# The mean reward starts low, so the variance rises at first; compare the sums of the two rows to see what
-# happens as the prompter improves.
+# The sum in the first row is the slope of the variance before training, in the second row at the optimum.
+# Its sign follows from where the mean reward is.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1. A better model.** Replace `coarse` by a model that is right more often: mix each row of `table` with
+# **1. A better model.** Replace the frozen model by one that is right more often: mix each row of `table` with
 # the right answer at rate 0.2. Is the prompter still optimal? What do the chapter's formulas predict?
 #
 # <details><summary>Solution</summary>
