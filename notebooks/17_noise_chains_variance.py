@@ -502,9 +502,9 @@ for name, other in others.items():
 pd.DataFrame(columns).map("{:.4f}".format)
 
 # %% [markdown]
-# Compare the columns. Rounding moves the model little, and costs the prompter next to nothing. The paper's
-# sampling is another model altogether, and a prompter trained on it pays for that in the objective of the
-# full model. The loss stays far below its ceiling.
+# Compare the columns. The paper's sampling moves far more of the model's mass than rounding does. A prompter
+# trained on it still loses little in the objective of the full model, and stays far below the ceiling: much
+# of what sampling changes is common to all rewrites, and that is free.
 
 # %% [markdown]
 # **Chains.** The two stages, trained in the right order, in the wrong order, and alone:
@@ -527,8 +527,8 @@ assert np.abs(best.value - one).max() < 1e-12
 pd.DataFrame(rows).T.round(4) + 0.0
 
 # %% [markdown]
-# The last stage does nearly all of the work here, since it asks for a closed answer. The assertion checks
-# that with one leash the chain has exactly the value of one prompter over all 25 rewrites.
+# The last stage does most of the work here, since it asks for a closed answer. The assertion checks that
+# with one leash the chain has exactly the value of one prompter over all 25 rewrites.
 
 # %% [markdown]
 # **Variance.** All terms of C19, exactly, at a stiff leash and at ours:
