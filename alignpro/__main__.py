@@ -17,8 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="alignpro", description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = _command(commands, "reproduce", _reproduce, "train and evaluate a preset's cells")
-    command.add_argument("--dataset", help="run only this dataset")
-    command.add_argument("--seed", type=int, help="run only this seed")
+    only = {"action": "append", "help": "run only this one; may be given several times"}
+    command.add_argument("--dataset", **only)
+    command.add_argument("--seed", type=int, **only)
     _add_folders(command)
     command = _command(
         commands, "learn-reward", _learn_reward, "learn a reward from pairs and train on it"
@@ -79,12 +80,10 @@ def _positive(kind: type) -> Callable:
 def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run the study of a learned reward, or resume it."""
     from alignpro.reward_learning.config import load_reward_learning
-
-    config = load_reward_learning(preset.name)
     from alignpro.reward_learning.run_study import run_study
 
-    where = (arguments.dataset, arguments.seed, arguments.runs, _results(arguments))
-    print(f"in {run_study(preset, config, *where)}")
+    config, cell = load_reward_learning(preset.name), (arguments.dataset, arguments.seed)
+    print(f"in {run_study(preset, config, *cell, arguments.runs, _results(arguments))}")
     return 0
 
 
@@ -96,10 +95,8 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     from alignpro.figures.style import use_style
     from alignpro.report.kept_runs import matrix_summary, matrix_table
 
-    datasets = None if arguments.dataset is None else [arguments.dataset]
-    seeds = None if arguments.seed is None else [arguments.seed]
     results = _results(arguments)
-    failed = reproduce(preset, arguments.runs, results, datasets, seeds)
+    failed = reproduce(preset, arguments.runs, results, arguments.dataset, arguments.seed)
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
         use_style()

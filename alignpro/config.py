@@ -18,7 +18,7 @@ from alignpro.sources.preset_file import ConfigError, FieldError, read_file
 PRESETS = Path(__file__).parent / "presets"
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-# Strict numbers are no texts, and no `yes` or `no`.
+# `strict` refuses texts, and `yes` and `no`, as numbers.
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 NonNegative = Annotated[float, Field(strict=True, ge=0)]
@@ -220,9 +220,8 @@ class Preset:
                     *("models", role, "endpoint"),
                 )
         if self.prompter.lora_centred and self.data.train <= self.prompter.lora_rank:
-            raise FieldError(
-                "needs more train prompts than lora_rank", *("prompter", "lora_centred")
-            )
+            why = "needs more train prompts than lora_rank"
+            raise FieldError(why, "prompter", "lora_centred")
 
 
 def described(preset: Preset) -> dict:
@@ -253,9 +252,9 @@ def distinct_pairs(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def preset_for_hardware() -> str:
-    """The name of the preset for the first GPU at hand: `h100`, `colab`, or without one `cpu`.
+    """Return the name of the preset for this machine: `cpu` without a GPU, else by its memory.
 
-    `h100` is for 70 GiB and more (an A100 or H100 of 80 GB), `colab` for any smaller GPU.
+    `h100` is for 70 GiB and more (an A100 or H100 of 80 GB), `colab` for less.
     """
     import torch
 

@@ -9,27 +9,27 @@ from accelerate import PartialState
 
 
 def process() -> PartialState:
-    """This process among those that `torchrun` or `accelerate launch` started, or the only one.
+    """Return this process among those of `torchrun` or `accelerate launch`, or the only one.
 
-    The others wait while the first evaluates: for a day, and not for the minutes after which GPUs
-    (10) and CPUs (30) by default take a process for dead.
+    The others wait for up to a day while the first evaluates. By default, a process that is silent
+    for 10 minutes (on GPUs) or 30 (on CPUs) is taken for dead.
     """
     return PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(days=1))
 
 
 def device() -> torch.device:
-    """The accelerator of this process where there is one, else the CPU."""
+    """Return this process's GPU, or the CPU if there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", process().local_process_index)
 
 
 def dtype() -> torch.dtype:
-    """bfloat16 on GPUs that compute in it and on CPUs with AMX tiles, float32 elsewhere.
+    """Return bfloat16 for GPUs that compute in it and CPUs with AMX tiles, else float32.
 
-    AVX512-BF16 alone does not count: there `to_fast` and `to_bf16` change the products, and what
-    is around them stays in float32. Nor does a GPU that emulates bf16, such as Colab's T4;
-    float16, which it computes in, has too small a range for the activations of some models.
+    CPUs with AVX512-BF16 alone get float32: `to_fast` and `to_bf16` change only their products.
+    GPUs that emulate bfloat16, such as Colab's T4, get float32 too. Their own float16 has too small
+    a range for the activations of some models.
     """
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -10,12 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import GatedRepoError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -133,16 +128,20 @@ def memory_needed(preset: Preset, pair: Sequence[str]) -> float:
     passes through RAM alone. An endpoint needs nothing here. Computed from the models' configs.
     Raises ModelError if one of them is unavailable.
     """
-    kinds = {role: AutoModelForCausalLM for role in pair}
+    loaded = [(AutoModelForCausalLM, preset.models[role]) for role in pair]
     if preset.reward:
-        kinds[preset.reward] = AutoModelForSequenceClassification
-    here = [role for role in kinds if preset.models[role].endpoint is None]
-    configs = [pretrained(AutoConfig, preset.models[role]) for role in here]
+        loaded.append((AutoModel, preset.models[preset.reward]))
+    here = [(auto, pretrained(AutoConfig, s)) for auto, s in loaded if s.endpoint is None]
     with torch.device("meta"):  # shapes alone
-        shapes = [kinds[role].from_config(c, dtype=dtype()) for role, c in zip(here, configs)]
+        shapes = [auto.from_config(config, dtype=dtype()) for auto, config in here]
     weights = [sum(p.nbytes for p in model.parameters()) for model in shapes]
     if device().type == "cuda":
         return LIBRARIES + max(weights)
     tokens = max(preset.prompter.max_new_tokens, preset.frozen.max_new_tokens)
-    logits = 4 * preset.ppo.minibatch_size * tokens * max(c.vocab_size for c in configs)
+    logits = (
+        4
+        * preset.ppo.minibatch_size
+        * tokens
+        * max(config.get_text_config().vocab_size for _, config in here)
+    )
     return LIBRARIES + sum(weights) + COPIES * logits

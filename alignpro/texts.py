@@ -1,4 +1,4 @@
-"""The texts that move through the project: prompts x, responses y, and the reward's type."""
+"""The texts of the project: prompts x, responses y, the meta-prompt, and menus of suffixes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 
 class Prompt(str):
-    """A user's prompt x: its text, and with it the row that it came from.
+    """A user's prompt x: a string, with facts about it.
 
-    Being a string, it can be passed to any function of strings, such as a reward of your own.
-    `options` names the two keywords of a choice.
+    `dataset` and `split` are where it comes from, `kind` is its kind of question (None if unknown),
+    `options` are the two keywords of a choice, and `id` is the hash of its text.
     """
 
     def __new__(cls, text: str, dataset: str, split: str, kind: str | None = None, options=()):
@@ -24,15 +24,15 @@ class Prompt(str):
 
 
 def text_id(text: str) -> str:
-    """A hash of `text` that looks past case and white space; 12 hexadecimal digits."""
+    """Return 12 hexadecimal digits that ignore the case and the white space of `text`."""
     return hashlib.sha256(" ".join(text.split()).lower().encode()).hexdigest()[:12]
 
 
 class Response(str):
-    """A sampled text; `ended` is False where the length limit cut it off.
+    """A sampled response y: a string, with facts about it.
 
-    `tokens` counts its tokens, whose ids an endpoint does not tell. Being a string, it can be
-    passed to any function of strings, such as a reward of your own.
+    `ended` is False if the length limit cut it off. `tokens` is the number of its tokens, and
+    `token_ids` are their ids, which an endpoint does not send.
     """
 
     def __new__(
@@ -51,12 +51,11 @@ class Response(str):
 # A reward r(x, y): one finite number for each pair of an original prompt and a response.
 Reward = Callable[[Sequence[Prompt], Sequence[Response]], Sequence[float]]
 
-
-# Without a meta-prompt the prompter answers the prompt instead of rewriting it (the paper's
-# App. C.1). The paper's wording is not available: this one is ours. It is a system message, so that
-# the prompter's last tokens are the user's own, and it asks for the form of the answer: behind the
-# user's message, or asking only that the answer gets better, it leaves the hidden states more alike
-# between kinds of question, and PPO learns less to tell them apart.
+# Without a meta-prompt, the prompter answers the prompt instead of rewriting it (the paper's
+# App. C.1). The paper does not give its wording; this one is ours. It is a system message, so the
+# prompter's last tokens are the user's own, and it asks for the form of the answer. Placed after
+# the user's message, or asking only for a better answer, it makes the hidden states of different
+# kinds of question more alike, and PPO then learns less to tell them apart.
 META_PROMPT = {
     "suffix": (
         "Say in one short instruction what form the answer to the user's message should have."
@@ -67,11 +66,10 @@ META_PROMPT = {
     ),
 }
 
-
-# The warm start teaches the prompter to write *some* short instruction: these, whatever the prompt.
-# PPO has to find who is served by what; the sentences written for a kind of question, below, are
-# not among them. They differ in what they earn, since the spread of the reward under ρ_sft is all
-# that prompting has to work with (C5), and each opens in its own way. Picked on training prompts.
+# The warm start teaches the prompter to write one of these short instructions, whatever the prompt.
+# PPO has to find which prompt each of them helps; the sentences below, written for kinds of
+# question, are not among them. Their rewards differ, because the spread of the reward under ρ_sft
+# is all that prompting can use (C5), and no two begin alike. Chosen on training prompts.
 NEUTRAL_MENU = (
     "Keep it short.",
     "Use simple words.",
@@ -87,8 +85,7 @@ NEUTRAL_MENU = (
     "Recommend one.",
 )
 
-
-# Written by hand for the kinds of question: baselines, and the warm start's other menu.
+# Written by hand for the kinds of question. They are baselines, and part of the menu "all".
 BEST_SUFFIXES = (
     "List three numbered steps.",
     "List three reasons.",

@@ -39,7 +39,7 @@ preset = "cpu"
 seed = 0
 
 # %% [markdown]
-# The module `alignpro.theory.instance` computes everything exactly, on finite sets. It needs NumPy alone,
+# The package `alignpro.theory` computes everything exactly, on finite sets. It needs NumPy alone,
 # so this notebook runs anywhere, in a few seconds.
 
 # %%
@@ -87,7 +87,7 @@ print("fine-tuned model x 3:", 3 * sol.pi_star[0])
 
 # %% [markdown]
 # The solver agrees with the pencil. Next the values and the gap (the paper's Equations 5 to 7), as
-# multiples of 1/12 so that they can be compared with the fractions in the chapter.
+# multiples of 1/12 to compare them with the fractions in the chapter.
 
 # %%
 names = ["J_rlhf", "J_frozen", "J_sft", "J_prompter", "delta", "delta1", "delta2"]
@@ -118,17 +118,17 @@ draw.response_bars(pd.DataFrame(rows));
 # ## Every leash at once
 #
 # For the coin both values have a formula: one half plus a quarter of tanh(1/8 lambda) for the
-# prompter, one half plus a half of tanh(1/2 beta) for the oracle. We compare with the solver over
-# six orders of magnitude.
+# prompter, one half plus a half of tanh(1/2 beta) for the RLHF optimum. We compare with the solver
+# over six orders of magnitude.
 
 # %%
 leashes = np.geomspace(1e-3, 1e3, 121)
 sols = [coin.solve(lam=t, beta=t) for t in leashes]
 prompter = np.array([s.J_prompter for s in sols])
-oracle = np.array([s.J_rlhf for s in sols])
+rlhf = np.array([s.J_rlhf for s in sols])
 error = max(
     np.abs(prompter - (0.5 + np.tanh(1 / (8 * leashes)) / 4)).max(),
-    np.abs(oracle - (0.5 + np.tanh(1 / (2 * leashes)) / 2)).max(),
+    np.abs(rlhf - (0.5 + np.tanh(1 / (2 * leashes)) / 2)).max(),
 )
 assert error < 1e-14
 print(f"largest difference between formula and solver: {error:.1e}")
@@ -142,7 +142,7 @@ frame = pd.concat(
     for name, J in [
         ("No Fine-Tuning", np.full_like(leashes, coin.value([[0, 1, 0]]))),
         ("Align-Pro", prompter),
-        ("RLHF", oracle),
+        ("RLHF", rlhf),
     ]
 )
 draw.values_against_leash(frame);
@@ -150,8 +150,8 @@ draw.values_against_leash(frame);
 # %% [markdown]
 # *Figure: mean reward against the leash. See the two ceilings on the left: with no leash the
 # fine-tuned model always gives the good answer, while the prompter stops at its best rewrite.* On
-# the right, with a stiff leash, neither moves away from the frozen model. The same number on the
-# axis does not mean the same freedom: the two leashes act on different spaces.
+# the right, with a stiff leash, both stay at the frozen model. The same number on the axis does not
+# mean the same freedom: the two leashes act on different spaces.
 
 # %% [markdown]
 # ## A prompter that beats the fine-tuned model

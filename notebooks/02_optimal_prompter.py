@@ -14,10 +14,9 @@
 # %% [markdown]
 # # The optimal prompter, by formula and by force
 #
-# **What you will know at the end.** That the closed form of the paper's Lemma 5.1 is what an
-# optimiser finds that has never seen it; that no prompter beats it; what a badly trained prompter
-# loses, to the last digit; and how the solution moves as the leash is loosened or stiffened. The
-# proofs are in the chapter [The optimal prompter](../book/optimal_prompter.md).
+# **What you will know at the end.** That an optimiser that does not know the closed form of the
+# paper's Lemma 5.1 finds it; that no prompter beats it; what a badly trained prompter loses, to the
+# last digit; and how the solution moves as the leash is loosened or stiffened. The proofs are in the chapter [The optimal prompter](../book/optimal_prompter.md).
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -54,7 +53,7 @@ rng = np.random.default_rng(seed)
 # %% [markdown]
 # ## Lemma 5.1 against a generic optimiser
 #
-# We take one random prompt with eight rewrites and hand the prompter's objective to SciPy, which
+# We take one random prompt with eight rewrites and give the prompter's objective to SciPy, which
 # knows only that it has to maximise a function on the simplex.
 
 # %%
@@ -89,13 +88,13 @@ print(f"F at the optimum minus lambda log Z    : {-found.fun - lam * log_Z:.1e}"
 
 # %% [markdown]
 # The value at the optimum is lambda log Z, up to the tolerance of the optimiser: Z is the
-# partition function, and its logarithm is the value of the game.
+# partition function, and lambda times its logarithm is the optimal value.
 
 # %% [markdown]
 # ## Nobody does better
 #
 # The proof of uniqueness is one identity: F of any prompter lies below the optimum by lambda KL.
-# We throw a thousand random prompters at it.
+# We try a thousand random prompters.
 
 # %%
 others = rng.dirichlet(np.full(8, 0.5), size=1000)
@@ -243,8 +242,23 @@ print(f"largest cost {max(costs):.5f}, ceiling epsilon^2 / (2 lambda) = {ceiling
 assert max(costs) <= ceiling
 
 # %% [markdown]
-# No error costs more than the ceiling. Second (C14): log Z estimated from n sampled rewrites is
-# too low on average. We measure the bias and compare it with its bound.
+# No error costs more than the ceiling. But that is the cost in the *objective*, reward minus lambda KL.
+# In plain reward the error counts to first order. The worst error for the reward, out of all signs:
+
+# %%
+signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T
+misled = gibbs.tilt(rho_sft, g + epsilon * signs, lam).p
+lost = (sol.rho_star[0] - misled) @ g
+bound = np.ptp(g) * np.tanh(2 * epsilon / (4 * lam))
+print(f"reward lost: up to {lost.max():.4f}, bound {bound:.4f}")
+assert np.abs(lost).max() <= bound
+print(f"the objective loses {inst.regret(misled[[lost.argmax()]], lam):.4f} with the same error")
+
+# %% [markdown]
+# A prompter can lose far more reward than objective: the misled prompter also saves KL.
+#
+# Second (C14): log Z estimated from n sampled rewrites is too low on average. We measure the bias and
+# compare it with its bound.
 
 # %%
 ratio = sol.rho_star[0] / rho_sft
@@ -258,16 +272,17 @@ for n in (4, 16, 64, 256):
 pd.DataFrame(rows, columns=["n", "bias", "error bar", "bound"]).round(5)
 
 # %% [markdown]
-# The bias has the predicted sign, lies below the bound, and falls with n, at last like 1/n. So with
-# `g` known, a value lambda log Z estimated from sampled rewrites lies too low on average, not too
+# The bias has the predicted sign, is below the bound, and falls with n, at last like 1/n. So with
+# `g` known, a value lambda log Z estimated from sampled rewrites is too low on average, not too
 # high. `alignpro.theory.from_samples`, which reweights samples of any model, reports this bias.
 
 # %% [markdown]
 # ## Summary
 #
-# - The optimal prompter is the untrained one times e^(g/lambda), normalised; an optimiser without
-#   that knowledge finds the same.
+# - The optimal prompter is the untrained one times e^(g/lambda), normalised. An optimiser that does
+#   not know this finds the same.
 # - Any other prompter loses exactly lambda KL(rho, rho*), in training and after it.
 # - Without a leash it is the best rewrite, at log 1/rho_sft(best) nats; with a rigid one it is the
 #   untrained prompter. The product of lambda and KL vanishes at both ends.
-# - lambda is the price of a nat. Reward errors enter squared; sampling makes log Z too low.
+# - lambda is the price of a nat. Reward errors enter the objective squared and the reward to first
+#   order; sampling makes log Z too low.

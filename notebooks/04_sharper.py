@@ -14,10 +14,11 @@
 # %% [markdown]
 # # Sharper: the exact gap, and when prompting wins
 #
-# **What you will know at the end.** What the gap is made of, exactly; three upper bounds and a
-# lower one, drawn against the truth; what a nat of KL buys for a prompter, for best-of-n and for
-# fine-tuning; and the map of leashes on which prompting beats RLHF. The proofs, with the labels C1
-# to C16, are in the chapter [Sharper](../book/sharper.md).
+# **What you will know at the end.** What the gap is made of, exactly; three upper bounds and two
+# lower ones, drawn against the truth; what a nat of KL buys for a prompter, for best-of-n and for
+# fine-tuning; and the map of leashes on which prompting beats RLHF. The proofs are in the chapters
+# [Sharper](../book/sharper.md) and [The optimal prompter](../book/optimal_prompter.md) (C6, C8, C9,
+# C13, C14).
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -196,6 +197,28 @@ draw.sandwich(between, "The gap between its floor and ceiling (C4)");
 # leash stays below RLHF.
 
 # %% [markdown]
+# C4 needs the total variation of both optima. A second pair of bounds needs nothing but moments of the
+# untrained models: the variance and the range of `g` under the untrained prompter, and of the reward
+# under the frozen model. Which floor is higher?
+
+# %%
+rows = []
+for _ in range(500):
+    one = instances.random_instance(rng, 1, *rng.integers(2, 9, size=2))
+    s = one.solve(lam=10 ** rng.uniform(-2, 1), beta=10 ** rng.uniform(-2, 1))
+    prior = s.apriori()
+    assert prior.delta_floor_untrained <= s.delta <= prior.delta_ceiling_untrained
+    rows.append((prior.delta_floor, prior.delta_floor_untrained, s.delta))
+C4, untrained, gaps = np.array(rows).T
+print(f"the untrained floor is above that of C4 in {(untrained > C4).mean():.0%} of the instances")
+proved = {"C4": C4 > 0, "untrained": untrained > 0, "the gap itself": gaps > 0}
+print({name: f"RLHF ahead in {here.mean():.0%}" for name, here in proved.items()})
+
+# %% [markdown]
+# The floor from untrained moments often beats the other, although it knows less. The last line counts
+# in how many instances each proves that RLHF is ahead, and in how many it is. None of this needs training.
+
+# %% [markdown]
 # ## Variance is the resource (C5)
 #
 # Three untrained prompters over the same five rewrites, with the same mean reward. They differ in
@@ -215,8 +238,8 @@ for name, rho in spreads.items():
 pd.DataFrame(rows, columns=["prompter", "J_0", "variance", "floor", "gain", "ceiling"]).round(4)
 
 # %% [markdown]
-# All start at the same mean. The gain follows the variance and lies between the two bounds. A
-# prompter that always writes nearly the same has nothing to learn from.
+# All start at the same mean. The gain follows the variance and is between the two bounds. A
+# prompter that always writes nearly the same cannot learn.
 
 # %% [markdown]
 # ## What a nat buys (C10, C12)
@@ -272,8 +295,41 @@ print(f"KL of responses / KL of rewrites: at most {largest:.2f} in {len(draws)} 
 
 # %% [markdown]
 # The frozen model blurs what the prompter does: the KL between responses is much smaller than
-# between rewrites (C10). Fine-tuning spends its KL on responses directly, which is why it earns
-# more from the same place.
+# between rewrites (C10). Fine-tuning spends its KL on responses directly, so it earns more from the
+# same start.
+#
+# C10 compares equal KL. At equal *lambda* and beta it can be the other way round, since the same leash
+# lets the prompter move farther:
+
+# %%
+rho, answers = np.array([[0.99, 0.01]]), np.array([[0.75, 0.25, 0], [0, 0, 1]])
+s = theory.Instance([1], rho, rho @ answers, answers, [[0, 0.8, 1]]).solve(lam=0.1, beta=0.1)
+print(f"prompter {s.J_prompter:.3f} at KL {s.kl:.2f}, fine-tuning {s.J_rlhf:.3f} at KL {s.kl_rlhf:.2f}")
+
+# %% [markdown]
+# The prompter spends more nats, and earns more.
+#
+# ## What a measured KL allows (C11)
+#
+# The KL of a real prompter is measured during training. It bounds the gain of *any* prompter, optimal or
+# not, by the range of g times the square root of half of the KL.
+
+# %%
+width = np.ptp(inst.g, axis=1)
+rows = []
+for b in bests[1:]:
+    rows.append([f"best of {b.n}", b.kl, b.value - sol.J_sft, np.sqrt(inst.P @ width**2 * b.kl / 2)])
+for t in (1.0, 0.1, 0.01):
+    s = inst.solve(lam=t, beta=beta)
+    ceiling = np.sqrt(inst.P @ width**2 * s.kl / 2)
+    rows.append([f"optimal, lambda {t}", s.kl, s.J_prompter - s.J_sft, ceiling])
+table = pd.DataFrame(rows, columns=["prompter", "KL", "gain", "ceiling"])
+assert (table["gain"] <= table["ceiling"]).all()
+table.round(4)
+
+# %% [markdown]
+# The ceiling is about twice the optimal gain, and beyond two nats it is above the range of g itself. The
+# Gibbs front is exact; the ceiling needs two numbers.
 
 # %% [markdown]
 # ## When does prompting beat RLHF? (C7, C15)
@@ -291,8 +347,8 @@ draw.phase_diagram(cells, border[border["lam_c"] > 0]);
 
 # %% [markdown]
 # *Figure: the gap over both leashes; the black line is the critical leash. See that the line rises
-# with beta, as C15 says, and that it starts at some beta: to its left the oracle is out of reach
-# for every prompter.* Where the line flattens out, RLHF hardly moves and the prompter only has to
+# with beta, as C15 says, and that it starts at some beta: to its left no prompter reaches the RLHF
+# optimum.* Where the line flattens out, RLHF hardly moves and the prompter only has to
 # beat the frozen model.
 
 # %%
@@ -302,7 +358,8 @@ print(f"mean reward of the best rewrites: {ceiling:.3f}")
 print(f"prompting can win from about beta = {first:.2f} on")
 for b in (first / 1.2, first * 1.2):
     s = inst.solve(lam=lam, beta=b)
-    print(f"beta {b:.3f}: J(RLHF) {s.J_rlhf:.3f}, floor of the gap (C7) {s.floor:+.4f}")
+    print(f"beta {b:.3f}: J(RLHF) {s.J_rlhf:.3f}, floor of the gap (C7) {s.floor:+.4f}, "
+          f"least KL that matches RLHF {inst.matching_budget(b):.2f} nats")
 
 # %% [markdown]
 # The floor changes its sign at that beta, from positive to negative. It is the whole condition:
@@ -338,17 +395,19 @@ for K in (4, 8, 16, 32, 64):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# With four answers and many varied rewrites the hull fills the simplex, and the RLHF optimum lies
-# inside more often. With the vocabulary of a language model in place of four answers that is
-# hopeless, and not needed: the value is one number.
+# With four answers and many varied rewrites the hull fills the simplex, and the RLHF optimum is
+# inside more often. With fewer rewrites than answers, as for a pool of suffixes and the vocabulary of a
+# language model, it is outside except by accident. That does not matter for the value, which is one
+# number.
 
 # %% [markdown]
 # ## Summary
 #
 # - The gap is fine-tuning's Jeffreys gain, plus the cost of blind rewriting, minus the prompter's
 #   Jeffreys gain.
-# - Using that, the bound falls with the gap; using the mixture, it is never vacuous. C4 adds a
-#   lower bound.
+# - Using that, the bound falls with the gap; using the mixture, it is never vacuous. C4 and the
+#   untrained moments add lower bounds.
+# - The KL of any prompter bounds its gain (C11).
 # - A prompter lives on the variance of g under the untrained prompter, and ends at the best
 #   rewrite.
 # - At a matched reference and equal KL fine-tuning never earns less. From the frozen model it may:

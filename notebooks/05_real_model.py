@@ -617,8 +617,8 @@ for name, (log, rho) in runs.items():
 # ## What is whose
 #
 # - **Paper**: Lemma 5.1, Theorem 6.1 and its three terms, the settings of its truncated sampling.
-# - **Correction**: the terms have to be computed for the truncated model (slip 9), with the reward
-#   in [0, 1] as slip 1 asks; the top-k of 20 is our assumption.
+# - **Reading**: the reward is in [0, 1] (R1); the terms are those of the model that is sampled from, here
+#   the truncated one (L3); the top-k of 20 is our assumption.
 # - **Ours**: the one-token construction, the questions, the pool and the reward; C1, C2, C3, C7,
 #   C10, C12 and C15 on it; the regret of a prompter in training.
 

@@ -50,7 +50,7 @@ from alignpro.report.scoreboard import NOT_RUN
 from alignpro.runs import RESULTS
 
 results_of = kept_preset(preset)
-theory = scoreboard.theory_rows(instances=200, seed=seed)
+theory, remarks = scoreboard.theory_rows(instances=200, seed=seed)
 measured = scoreboard.measured_rows(load_preset(results_of))
 elsewhere = scoreboard.elsewhere_rows()
 
@@ -85,6 +85,7 @@ verdicts.value_counts().to_frame("claims")
 # | verified exactly | proved in the book, and true of every random instance drawn here |
 # | verified with a correction | not true of all of them; its correction is, and is proved |
 # | not verified | the correction fails as well, so the mistake would be this book's |
+# | confirmed | (remarks) false in some instances without the remark, true in all with it |
 # | same sign at small scale | the whole 95 % interval of the difference is on the side that the claim names |
 # | opposite sign at small scale | the whole interval is on the other side |
 # | not told apart | the interval contains zero, or there is nothing to compare with |
@@ -92,10 +93,15 @@ verdicts.value_counts().to_frame("claims")
 # | needs the H100 | about the paper's own models, which this book has not run |
 # | not run | `results/` has no such run |
 #
-# The rules are `theory_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. In the built
+# The rules are `theory_verdict`, `remark_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. In the built
 # book, each verdict links to the section that treats the claim.
 #
 # ## The theory
+#
+# **What is quoted, and what is reconstructed.** The text of the paper that this book was written from
+# has lost all formulas; only their labels, (1) to (36), are left. So the formulas in these tables are
+# reconstructed, from the paper's prose and from the steps of its proofs. Words in quotation marks are
+# quoted. The chapter [The setting](../book/setting.md) lists what comes from where.
 #
 # The table shows in how many random instances a statement holds, and its largest *violation*. For an
 # inequality the violation is the left side minus the right, for an identity their distance. Rewards have
@@ -106,10 +112,21 @@ verdicts.value_counts().to_frame("claims")
 scoreboard.board(theory, ["place", "claim", "as stated", "correction", "corrected"])
 
 # %% [markdown]
-# *Every theoretical claim, on two hundred random instances.* The corrections are the book's. Each is
-# proved in the chapters on the theory, with the smallest example that calls for it. None of them
-# invalidates the lemma or the theorem. They state what the two need, and what must not be read into
-# them.
+# *Every theoretical claim, on two hundred random instances.* Three corrections are errors of the text
+# (E1 to E3): a name in a proof, and two sentences on what the bound does. The fourth makes the remark on
+# the KL budget exact. None of them takes away the lemma or the theorem.
+#
+# The next table is not about claims of the paper. It lists what must be read into Theorem 6.1 to make it
+# true (R1 to R4), and three limits of its use (L1 to L3). The steps of the paper's proof fit the right
+# reading in each case.
+
+# %%
+scoreboard.board(remarks, ["kind", "without", "holds without", "with", "holds with"])
+
+# %% [markdown]
+# *Four hypotheses to read in and three limits of use, on random instances.* Each remark is needed: the
+# statement without it fails in some instances, and with it in none. The proofs are in the chapter [How
+# far from RLHF?](../book/gap.md).
 #
 # ## The measurements in detail
 #
@@ -121,7 +138,9 @@ scoreboard.board(ran, ["place", "claim", "paper", "where", "found"])
 
 # %% [markdown]
 # *Every measured claim, on every dataset that has been run.* Do not count the verdicts: the rows share
-# their runs, and are not independent.
+# their runs, and are not independent. The rows on the variance have an
+# explanation: the chapter [Noise, chains, variance](../book/noise_chains_variance.md) derives when
+# prompting lowers the variance, and predicts that it rises for this book's rubric.
 
 # %%
 missing = measured[measured["verdict"] == NOT_RUN].groupby("claim", sort=False)

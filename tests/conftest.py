@@ -23,9 +23,9 @@ def greedy():
 
 @pytest.fixture
 def load_tiny():
-    """A function from an architecture's name to a freshly loaded tiny (model, tokenizer).
+    """A function that loads the tiny (model, tokenizer) of an architecture.
 
-    In float32, whatever this machine computes fast in: these models are held against exact results.
+    In float32 on every machine, because these models are compared with exact results.
     """
     import torch
 
@@ -36,7 +36,7 @@ def load_tiny():
 
 @pytest.fixture
 def few_bits_cpu(monkeypatch):
-    """A CPU that says it has instructions for 8-bit and 16-bit products, and no AMX tiles."""
+    """A CPU that reports instructions for 8-bit and 16-bit products, and no AMX tiles."""
     import torch
 
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)

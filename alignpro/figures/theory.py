@@ -186,12 +186,13 @@ def terms_against_lambda(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def two_humps(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Columns: lam, lam_kl."""
+def two_humps(frame: pd.DataFrame, level: float, ax: Axes | None = None) -> Axes:
+    """Columns: lam, lam_kl. ``level`` is the sum of terms 1 and 2, drawn as a dashed line."""
     ax = _axes(ax, 6.4, 3.2)
-    ax.plot(frame["lam"], frame["lam_kl"], color=VERMILION, lw=2)
-    ax.set_xscale("log")
-    return _finish(ax, "The third term can have two maxima", LAMBDA, r"$\lambda\,$KL", legend=False)
+    ax.plot(frame["lam"], frame["lam_kl"], color=VERMILION, lw=2, label=r"term 3, $\lambda\,$KL")
+    ax.axhline(level, color=BLACK, lw=1.2, ls="--", label="terms 1 and 2")
+    ax.set(xscale="log", yscale="log", ylim=(level / 20, None))
+    return _finish(ax, "The third term can have two maxima", LAMBDA, r"$\lambda\,$KL")
 
 
 # --- chapter 4 --------------------------------------------------------------------------------
@@ -314,7 +315,8 @@ def phase_diagram(frame: pd.DataFrame, border: pd.DataFrame, ax: Axes | None = N
     ax.text(0.03, 0.93, "RLHF ahead", transform=ax.transAxes, bbox=box)
     ax.text(0.97, 0.05, "prompting ahead", ha="right", transform=ax.transAxes, bbox=box)
     title, label = "When does prompting beat RLHF?", r"$\lambda$  (leash of the prompter)"
-    return _finish(ax, title, r"$\beta$  (leash of RLHF)", label)
+    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    return _finish(ax, title, r"$\beta$  (leash of RLHF)", label, legend=False)
 
 
 def sandwich(frame: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
@@ -335,3 +337,79 @@ def sandwich(frame: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
 
 
 # --- two instances ----------------------------------------------------------------------------
+
+
+# --- chapter 5 --------------------------------------------------------------------------------
+
+NOISE_STYLES = {
+    "loss in the objective": {"color": BLUE, "lw": 2.2},
+    "its ceiling": {"color": BLUE, "lw": 1.4, "ls": "--"},
+    "loss of reward": {"color": VERMILION, "lw": 2.2},
+    "ceiling on the reward": {"color": VERMILION, "lw": 1.4, "ls": "--"},
+}
+
+
+def noise_cost(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Columns: lam, what (a key of NOISE_STYLES), value > 0."""
+    ax = _axes(ax, 8.2)
+    _lines(ax, frame, "lam", "value", "what", NOISE_STYLES)
+    ax.set(xscale="log", yscale="log")
+    _finish(ax, "What noise in the frozen model costs", LAMBDA, "reward", legend=False)
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def fragility(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Columns: eta, policy (RLHF or Align-Pro), what (moved or ceiling), tv."""
+    ax = _axes(ax)
+    for name in ("RLHF", "Align-Pro"):
+        for what, style in (("moved", "-"), ("ceiling", "--")):
+            part = frame[(frame["policy"] == name) & (frame["what"] == what)]
+            label = f"{name}, {'moved' if what == 'moved' else 'ceiling of C17'}"
+            ax.plot(part["eta"], part["tv"], style, color=COLORS[name], lw=2, label=label)
+    ax.set(xscale="log", yscale="log")
+    label = r"$\eta$: how far the frozen model moved, TV"
+    return _finish(ax, "How far the same noise moves each optimum", label, "TV of the answers")
+
+
+PART_STYLES = {
+    "within rewrites": ORANGE,
+    "between rewrites": SKY,
+    "across prompts": PINK,
+}
+
+
+def variance_parts(frame: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
+    """Columns: lam, and one for each part of the variance (the keys of PART_STYLES)."""
+    ax = _axes(ax)
+    parts = list(PART_STYLES)
+    colors = list(PART_STYLES.values())
+    ax.stackplot(frame["lam"], frame[parts].T, colors=colors, labels=parts, alpha=0.7, lw=0)
+    ax.plot(frame["lam"], frame[parts].sum(axis=1), color=BLACK, lw=2, label="all answers")
+    ax.set_xscale("log")
+    _finish(ax, title, LAMBDA, "variance of the reward", legend=False)
+    ax.legend(frameon=False, fontsize=8, loc="upper right")
+    return ax
+
+
+def drift_terms(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Columns: dataset, term, value, low, high. One group of points per dataset, with intervals."""
+    ax = _axes(ax, 7.4)
+    terms, datasets = list(frame["term"].unique()), list(frame["dataset"].unique())
+    colors = [*PART_STYLES.values(), BLACK]
+    for i, term in enumerate(terms):
+        part = frame[frame["term"] == term].set_index("dataset").loc[datasets]
+        x = np.arange(len(datasets)) + (i - (len(terms) - 1) / 2) * 0.17
+        bars = np.abs(part[["low", "high"]].T.to_numpy() - part["value"].to_numpy())
+        ax.errorbar(x, part["value"], bars, fmt="o", ms=5, capsize=3, color=colors[i], label=term)
+    ax.axhline(0, color=GREY, lw=0.8)
+    ax.set_xticks(range(len(datasets)), datasets)
+    _finish(
+        ax,
+        "Which way the variance moves, before any training",
+        "",
+        r"slope of the variance in $1/\lambda$",
+        legend=False,
+    )
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax

@@ -40,6 +40,12 @@ def theory_verdict(stated: np.ndarray, corrected: np.ndarray) -> str:
     return "verified exactly" if (stated <= TOLERANCE).all() else "verified with a correction"
 
 
+def remark_verdict(without: np.ndarray, with_it: np.ndarray) -> str:
+    """From the violations [N] of a statement without and with what must be read in."""
+    shown = (without > TOLERANCE).any() and (with_it <= TOLERANCE).all()
+    return "confirmed" if shown else "not confirmed"
+
+
 def measured_verdict(found: Found, wanted: int, scale: str = SMALL_SCALE) -> str:
     """From the 95 % interval of a difference to which the claim gives the sign `wanted`.
 
@@ -53,11 +59,12 @@ def measured_verdict(found: Found, wanted: int, scale: str = SMALL_SCALE) -> str
     return f"opposite sign {scale}" if high < 0 else NOT_TOLD_APART
 
 
-def theory_rows(instances: int, seed: int = 0) -> pd.DataFrame:
-    """One row per theoretical claim: its fields, how it and its correction hold, and a verdict.
+def theory_rows(instances: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The paper's theoretical claims, and the book's remarks on them: one row each, with a verdict.
 
-    `as stated` and `corrected` give the number of random instances in which each holds, and the
-    largest violation. `correction` and `corrected` are empty where nothing needs a correction.
+    Each is checked on `instances` random instances. `as stated` and `corrected` (of a claim), and
+    `holds without` and `holds with` (of a remark), tell in how many of them it holds, and the
+    largest violation. `correction` and `corrected` are empty where there is nothing to correct.
     """
 
     def holds(violation: np.ndarray) -> str:
@@ -68,13 +75,17 @@ def theory_rows(instances: int, seed: int = 0) -> pd.DataFrame:
         )
         return f"{count}\n{largest}"
 
-    rows, found = [], violations(instances, seed)
+    claims, remarks, found = [], [], violations(instances, seed)
     for claim in CLAIMS["theory"]:
         stated, corrected = found[claim["key"]]
         fields = {"correction": "", **claim, "as stated": holds(stated)}
         fields["corrected"] = holds(corrected) if fields["correction"] else ""
-        rows.append({**fields, "verdict": theory_verdict(stated, corrected)})
-    return pd.DataFrame(rows)
+        claims.append({**fields, "verdict": theory_verdict(stated, corrected)})
+    for remark in CLAIMS["remarks"]:
+        without, with_it = found[remark["key"]]
+        fields = {**remark, "holds without": holds(without), "holds with": holds(with_it)}
+        remarks.append({**fields, "verdict": remark_verdict(without, with_it)})
+    return pd.DataFrame(claims), pd.DataFrame(remarks)
 
 
 def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:

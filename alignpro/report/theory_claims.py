@@ -1,8 +1,9 @@
 """The paper's theory, claim by claim: by how much random instances violate each statement.
 
-Each check in `CHECKS` maps one solved random instance to the violation of the statement as
-`claims.yaml` has it and to that of its correction, or to one number where there is none to correct.
-For an inequality the violation is the left side minus the right, for an identity their distance.
+Each check in `CHECKS` takes one solved random instance. It returns the violation of the statement
+and that of its correction, or one number where there is nothing to correct. For a remark the two
+are the statement `without` and `with` what must be read in (`claims.yaml`). For an inequality the
+violation is the left side minus the right, for an identity it is the distance of the two sides.
 """
 
 from __future__ import annotations
@@ -65,14 +66,43 @@ def split(s, rng):
 
 
 def first_part(s, rng):
-    i = s.instance  # as stated: RLHF leashed to another model than the frozen one
+    return -s.delta1
+
+
+def partition(s, rng):
+    score = s.g - s.lam * np.log(s.rho_star / s.instance.rho_sft)  # the same for every rewrite
+    stated = np.abs(1 - s.log_Z_x * np.exp(-s.log_Z_x)).max()  # Z against log Z, in units of Z
+    return stated, np.abs(score - s.lam * s.log_Z_x[:, None]).max()
+
+
+def reference(s, rng):
+    i = s.instance
     other = gibbs.tilt(s.pi_sft_mix, i.reward, s.beta).p
     return s.J_frozen - i.P @ (other * i.reward).sum(axis=1), -s.delta1
 
 
-def multiplier(s, rng):
-    score = s.g - s.lam * np.log(s.rho_star / s.instance.rho_sft)  # as stated: the sum is Z / e
-    return np.abs(s.log_Z_x - 1).max(), np.abs(score - s.lam * s.log_Z_x[:, None]).max()
+def budget(s, rng):
+    """As stated: some lam takes the bound to 0. Corrected: a prompter matches RLHF as C15 says."""
+    i, lams = s.instance, np.geomspace(1e-3, 1e2, 41)
+    missing = s.bound_term1 + s.bound_term2 - (lams * i.lambda_curve(lams).kl).max()
+    at = i.lambda_c(s.beta)
+    if at in (0, np.inf):  # no prompter matches it, or rho_sft does already
+        return missing, s.J_rlhf - s.J_sft if at else -s.floor
+    return missing, abs(s.J_rlhf - i.lambda_curve([at]).J_prompter[0])
+
+
+def truncation(s, rng):
+    top, second, beta = 0.6 + rng.uniform(0, 0.003), rng.uniform(0.13, 0.2), rng.uniform(5, 15)
+    pi_F = np.array([top, second, *[(1 - top - second) / 2] * 2])
+    r = np.array([0.5, 0, 1, 1])
+    first, after = _nucleus(pi_F), _nucleus(gibbs.tilt(pi_F, r, beta).p)
+    return first @ r - after @ r, first @ r - gibbs.tilt(first, r, beta).p @ r
+
+
+def _nucleus(p, top_p=0.6):
+    order = np.argsort(-p)
+    kept = order[np.cumsum(p[order]) - p[order] < top_p]
+    return np.where(np.isin(np.arange(len(p)), kept), p, 0.0) / p[kept].sum()
 
 
 def theorem(s, rng):
@@ -141,7 +171,7 @@ def ceiling(s, rng):
 CHECKS = {
     check.__name__: check
     for check in (
-        tilt, split, first_part, lemma, multiplier, theorem, signed_reward, second_term,
-        point_mass, farther, negative_bound, tightness, any_prompter, ceiling,
+        tilt, split, first_part, lemma, partition, theorem, point_mass, farther, budget, ceiling,
+        signed_reward, second_term, reference, any_prompter, negative_bound, tightness, truncation,
     )
 }  # fmt: skip

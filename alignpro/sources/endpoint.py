@@ -1,4 +1,4 @@
-"""A frozen LLM that is only reachable over HTTP: any OpenAI-compatible server in π_F's place."""
+"""A frozen LLM π_F behind HTTP, on any OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -25,29 +25,27 @@ from alignpro.sources.openai_client import (
 )
 from alignpro.texts import Response
 
-# Seconds for one answer, the server's queue included.
-TIMEOUT = 600.0
+TIMEOUT = 600.0  # seconds for one answer, including the server's queue
 RETRIES = 6
-# An open question, asked a few times for a few tokens: free answers to it differ.
+# An open question. Freely sampled answers to it differ within a few tokens.
 PROBE = "Invent a town and describe it."
 PROBES = 4
 PROBE_TOKENS = 16
-# A nucleus that holds the likeliest token alone, as top_k 1 does.
-TINY_NUCLEUS = 1e-3
-# The line of the preset that does without a sampling parameter.
+TINY_NUCLEUS = 1e-3  # holds only the likeliest token, as top_k 1 does
+# The line of a preset that turns a sampling parameter off.
 LINES = {"top_k": "`top_k: 0`", "top_p": "`top_p: 1`", "temperature": "`temperature: 1`"}
 KEPT = "What is done is kept: the same command goes on from the last checkpoint."
 
 
 class EndpointError(RuntimeError):
-    """An endpoint that cannot stand in for the frozen LLM; the message says why and what to do."""
+    """Raised when an endpoint cannot serve as the frozen LLM; says why and what to do."""
 
 
 @dataclass
 class Usage:
-    """What an endpoint answered: calls, and tokens as it counts them.
+    """Calls that an endpoint answered, and their tokens as it counts them.
 
-    The tokens of `uncounted` calls, whose replies told no usage, are missing from the sums.
+    `uncounted` calls had no usage in their replies; their tokens are missing from the sums.
     """
 
     calls: int = 0
@@ -61,11 +59,15 @@ class Usage:
 
 
 class Endpoint:
-    """The model `spec.source` at the address `spec.endpoint`, asked for text as a `Policy` is.
+    """A remote model that generates text as a `Policy` does.
 
-    `concurrency` is how many requests are under way at once. The key is OPENAI_API_KEY, which a
-    local server does not need; it stays inside the client. `usage` counts what this object was
-    answered, and `seeded` is whether `probe` found that seeds are honoured.
+    spec: the model's name, `spec.source`, and its address, `spec.endpoint`.
+    sampling: how it samples.
+    concurrency: how many requests are sent at once.
+
+    The API key is read from OPENAI_API_KEY, which a local server does not need, and stays inside
+    the client. `usage` counts the answers so far. `seeded` is whether `probe` found that the server
+    honours seeds.
     """
 
     def __init__(self, spec: ModelSpec, sampling: SamplingConfig, concurrency: int):
@@ -85,21 +87,25 @@ class Endpoint:
         seed: int,
         progress: str | None = None,
     ) -> list[Response]:
-        """One completion for each prompt, as `Policy.generate`, with the same rule for seeds.
+        """Return one completion per prompt, in order, with the seeds of `Policy.generate`.
 
-        Raises EndpointError at the first request that fails for good, after all its retries.
+        prompts: texts, or lists of chat messages.
+        seed: the seed of the whole call.
+        progress: the label of a progress bar; by default there is none.
+
+        Raises EndpointError at the first request that still fails after all its retries.
         """
         messages = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
         seeds = row_seeds(seed, map(json.dumps, messages))
         return self._answers(messages, seeds, self.sampling, progress)
 
     def probe(self) -> str:
-        """Find out with short requests what the endpoint honours, and say it in a sentence.
+        """Test with short requests what the endpoint honours, and return it as a sentence.
 
-        Servers ignore in silence what they do not know. So one prompt is asked under several
-        seeds: freely sampled answers must differ; where only the likeliest token may come (top_k
-        1, a tiny nucleus, temperature 0; only what the sampling parameters use is tried) they
-        must agree; and the same seeds must give the same answers again, else `seeded` is False.
+        Servers silently ignore what they do not know. So one prompt is sent under several seeds.
+        Freely sampled answers must differ. Answers from the likeliest token alone must agree: at
+        top_k 1, in a tiny nucleus, at temperature 0, of which only those are tried that the
+        sampling uses. The same seeds must give the same answers again, or `seeded` is False.
         Raises EndpointError naming a parameter that is refused or ignored, and the remedy.
         """
         wanted = self.sampling
@@ -114,7 +120,7 @@ class Endpoint:
         if wanted.top_p < 1:
             greedy["top_p"] = TINY_NUCLEUS
         for name, value in greedy.items():
-            # One answer may stray where the two likeliest tokens are almost equal.
+            # One answer may differ if the two likeliest tokens are almost equal.
             if (found := len({*self._probed(dataclasses.replace(free, **{name: value}))})) > 2:
                 raise EndpointError(
                     f"{self} ignores {name}: with {name} {value}, which leaves only the likeliest "
@@ -142,7 +148,7 @@ class Endpoint:
         )
 
     def facts(self) -> dict:
-        """What a run's card says of it: whether it is `seeded`, and the usage of this session."""
+        """Return the facts for a run's card: `seeded`, and the usage of this session."""
         return {"seeded": self.seeded, "session_usage": dataclasses.asdict(self.usage)}
 
     def _probed(self, sampling: SamplingConfig, times: int = PROBES) -> list[Response]:
@@ -159,7 +165,7 @@ class Endpoint:
         failed = threading.Event()
 
         def answer(row: list[dict], seed: int) -> Response | None:
-            if failed.is_set():  # not asked any more, nor returned: the failed row raises
+            if failed.is_set():  # no further request; the failed row raises
                 return None
             try:
                 return self._answer(row, seed, sampling)
@@ -188,7 +194,7 @@ class Endpoint:
         try:
             reply = ask_adapting(self._client, request, self._changes, optional)
         except (openai.APIError, ValueError) as error:
-            # The error itself is not shown: it may hold the key.
+            # The error itself is not shown, because it may contain the key.
             raise EndpointError(self._failure(error, request)) from None
         ended, text = reply["finish_reason"], reply["content"]
         text = reply["refusal"] if text is None else text
@@ -218,7 +224,7 @@ class Endpoint:
                 f"check that the server runs, and `endpoint` in the preset. {KEPT}"
             )
         code = error.status_code
-        if code in REFUSALS:  # and nothing of the server's words: they may hold part of the key
+        if code in REFUSALS:  # without the server's words, which may contain part of the key
             return f"{self} {REFUSALS[code]} (HTTP {code}). {KEPT}"
         said = hide_key(error.response.text, self._client)[:300]
         hint = ""

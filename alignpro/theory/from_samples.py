@@ -1,12 +1,13 @@
-"""The free oracles: both optima of the paper, estimated from samples, without training anything.
+"""The estimated optima: both optima of the paper, estimated from samples, without any training.
 
-Both optima are Gibbs tilts (Eq. 4, Lemma 5.1), so samples of the reference, reweighted by
-exp(reward / temperature), estimate them: the best any prompter can do at each KL, and J(pi*). Plain
-arrays in, a small record out. X prompts (an average over them is the estimate of the P-average), N
-rewrites drawn from rho_sft, M responses drawn from pi_F. Divergences in nats.
+Both optima are Gibbs tilts (Eq. 4, Lemma 5.1). So samples of the reference, reweighted by
+exp(reward / temperature), estimate them: the best that any prompter can do at each KL, and J(pi*).
+The functions take plain arrays and return a small record. There are X prompts (the average over
+them estimates the P-average), N rewrites drawn from rho_sft, and M responses drawn from pi_F.
+Divergences are in nats.
 
-What reweighting cannot do is see what was never drawn: at N rewrites no KL above log N is
-represented. Read ``ess``, the effective sample size, beside every value.
+Reweighting cannot see what was never drawn: N rewrites represent no KL above log N. Read ``ess``,
+the effective sample size, beside every value.
 """
 
 from dataclasses import dataclass
@@ -53,15 +54,15 @@ def prompter_front(
     x' ~ rho_sft(.|x), repeats included. Responses are averaged before the exponential: a single
     sampled reward inside it would favour rewrites with a noisy reward (C14).
 
-    With ``split`` (the default; M >= 2) half of the responses sets the weights, the other half the
-    value, and the two directions are averaged. Weighting and valuing on the same responses picks
-    lucky noise: at small lam it reports the maximum of N noisy means as if it were a reward. The
-    split value has no such optimism: in expectation it is the reward of a prompter (draw N
-    rewrites, pick one by the noisy weights) whose KL is at most the one reported (data processing,
-    as in C12), and so never above the true front. ``split=False`` gives the optimistic twin; the
-    truth tends to lie between.
+    With ``split`` (the default; M >= 2) half of the responses sets the weights and the other half
+    the value; both directions are averaged. With the same responses for both, lucky noise wins: at
+    small lam the value would be the maximum of N noisy means. The split value has no such optimism.
+    In expectation it is the reward of a prompter (draw N rewrites, pick one by the noisy weights)
+    whose KL is at most the one reported (data processing, as in C12). So it is never above the true
+    front. ``split=False`` gives the optimistic twin. The truth tends to be between the two.
 
-    Raises ValueError naming the argument.
+    ``resamples``, ``level`` and ``seed`` set the bootstrap over prompts. Raises ValueError naming
+    the argument.
     """
     rewards = as_array("rewards", rewards, (None, None, None))
     draws = rewards.shape[2]
@@ -90,14 +91,15 @@ def rlhf_front(
 ) -> Front:
     """J(pi*) and KL(pi* || pi_F) of Eq. 4 at each of ``betas`` [L] > 0, without fine-tuning.
 
-    ``rewards`` [X, M]: r(x, y) of M responses y ~ pi_F(.|x) to each original prompt.
-    Self-normalised importance weighting; a response's reward is known exactly, so nothing needs
+    ``rewards`` [X, M]: r(x, y) of M responses y ~ pi_F(.|x) to each original prompt. The method is
+    self-normalised importance weighting. A response's reward is known exactly, so nothing needs
     splitting. The value is biased low by O(1 / ess), since no unseen response can be weighted up.
 
     With ``values`` [X, M], another reward of the same responses, the front's reward is theirs:
     what the policy that is optimal for ``rewards`` earns by a measure that it does not know.
 
-    Raises ValueError naming the argument.
+    ``resamples``, ``level`` and ``seed`` set the bootstrap over prompts. Raises ValueError naming
+    the argument.
     """
     rewards = as_array("rewards", rewards, (None, None))
     valued = rewards if values is None else as_array("values", values, rewards.shape)
@@ -115,8 +117,8 @@ def best_of_n(scores: ArrayLike, values: ArrayLike, n: int) -> Array:
     values = as_array("values", values, scores.shape)
     draws = scores.shape[1]
     if not 1 <= n <= draws:
-        raise ValueError(f"n: must lie between 1 and the {draws} responses, got {n!r}")
-    # The i-th smallest is the best of n where the other n - 1 lie among the i - 1 below it.
+        raise ValueError(f"n: must be between 1 and the {draws} responses, got {n!r}")
+    # The i-th smallest is the best of n if the other n - 1 are among the i - 1 below it.
     weight = np.array([comb(i, n - 1) / comb(draws, n) for i in range(draws)])
     return np.take_along_axis(values, scores.argsort(axis=1, kind="stable"), axis=1) @ weight
 

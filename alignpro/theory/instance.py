@@ -44,18 +44,18 @@ class SignedRewardWarning(UserWarning):
 class Instance:
     """A finite alignment problem.
 
-    P [X]: law of the prompts. rho_sft [X, K]: reference prompter; a zero takes the rewrite out of
-    the problem for that prompt. pi_F [X, Y]: frozen LLM at the original prompts. pi_F_rewrites
-    [K, Y] (one pool shared by all x) or [X, K, Y]: frozen LLM at the rewrites. reward [X, Y]:
-    r(x, y), scored at the original x, finite, any sign.
+    P [X]: distribution of the prompts.
+    rho_sft [X, K]: reference prompter. A zero removes the rewrite from the problem for that prompt.
+    pi_F [X, Y]: frozen LLM at the original prompts.
+    pi_F_rewrites [K, Y] (one pool for all prompts) or [X, K, Y]: frozen LLM at the rewrites.
+    reward [X, Y]: r(x, y), scored at the original prompt; finite, of any sign.
 
-    Every row of P, rho_sft, pi_F and pi_F_rewrites is a distribution: non-negative, summing to 1
-    within 1e-9, then normalised exactly. A row of pi_F_rewrites that no prompt uses (rho_sft = 0)
-    may instead be all zeros, as padding; it must still be finite. Rewards where no policy has mass
-    count in r_max alone.
+    Every row of P, rho_sft, pi_F and pi_F_rewrites is a distribution: non-negative, with sum 1
+    within 1e-9; it is then normalised exactly. A row of pi_F_rewrites that no prompt uses (rho_sft
+    = 0) may be all zeros, as padding. Rewards where no policy has mass count in r_max alone.
 
     Raises ValueError naming the argument, the row and the reason. Warns ``SignedRewardWarning`` for
-    a negative reward: Theorem 6.1 does not cover it.
+    a negative reward, which Theorem 6.1 does not cover.
     """
 
     P: Array
@@ -162,7 +162,10 @@ class Instance:
         return 16 * float(np.finfo(float).eps * np.abs(self._r[self._reachable]).max())
 
     def solve(self, lam: float, beta: float) -> Solution:
-        """Both optima at ``lam`` > 0 (the prompter's KL price) and ``beta`` > 0 (RLHF's)."""
+        """Both optima, the gap and its bounds, at the leashes ``lam`` > 0 and ``beta`` > 0.
+
+        ``lam`` is the prompter's leash (Eq. 9), ``beta`` is RLHF's (Eq. 2), in the reward's unit.
+        """
         lam, beta = as_number("lam", lam), as_number("beta", beta)
         r, centre, mean = self._r, self._centre_x, self._mean
         rho, pi = tilt(self.rho_sft, self._g, lam), tilt(self.pi_F, r, beta)
@@ -209,14 +212,14 @@ class Instance:
     def value(self, rho: ArrayLike) -> float:
         """J(pi_rho) = E_P E_rho g of any prompter ``rho`` [X, K] (Eq. 3).
 
-        Mass off the support of rho_sft is allowed, on a padding row of pi_F_rewrites it is not.
+        ``rho`` may leave the support of rho_sft, but may not use a padding row of pi_F_rewrites.
         """
         return self._mean(self._centre_x + (self._prompter(rho) * self._g).sum(axis=1))
 
     def regret(self, rho: ArrayLike, lam: float) -> float:
         """F(rho*) - F(rho) = lam E KL(rho || rho*) >= 0, F(rho) = E_rho g - lam KL(rho || rho_sft).
 
-        What an imperfectly trained prompter ``rho`` [X, K] costs (C1); inf where it leaves the
+        What an imperfectly trained prompter ``rho`` [X, K] loses (C1). inf where it leaves the
         support of rho_sft.
         """
         rho, lam = self._prompter(rho), as_number("lam", lam)

@@ -1,8 +1,8 @@
 """One-token answers: the exact distribution of a real model's next token, as a table.
 
-If the answer is a single token, π_F(·|x') is a softmax over the vocabulary: nothing is sampled, and
-`alignpro.theory.instance` applies to a language model unchanged. X prompts, K suffixes, V
-tokens.
+If the answer is a single token, π_F(·|x') is a softmax over the vocabulary. Then nothing has to be
+sampled, and `alignpro.theory.instance` applies to a language model unchanged. There are X prompts,
+K suffixes and V tokens.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def next_token_logits(
     """Logits [X, K, V] of the answer's first token, and the log-likelihood [X, K] of each suffix.
 
     A rewrite is the prompt with a suffix after a space; the suffix "" is the prompt itself. The
-    likelihood is the model's own, of continuing the user's message so and then ending the turn, in
-    nats per token. One prompt at a time: its tokens are computed once, its rewrites as a batch.
+    likelihood, in nats per token, is the model's own for a user's message that continues with the
+    suffix and then ends. Prompts are computed one at a time: the shared tokens once, the rewrites
+    as a batch.
     """
     logits, likelihoods = [], []
     for prompt in prompts:
@@ -69,7 +70,7 @@ def next_token_table(
 ) -> NDArray[np.float64]:
     """Probabilities [X, K, V] from ``logits``, by a softmax in float64.
 
-    With ``sampling``, those of the policy that draws with its temperature, top-k and top-p.
+    With ``sampling`` they are those of the policy with its temperature, top-k and top-p.
     """
     table = np.zeros(logits.shape)
     for x, rows in enumerate(torch.from_numpy(logits)):

@@ -1,7 +1,7 @@
 """Tiny random checkpoints on disk with the features of the paper's four architectures.
 
-What differs between them stands here: chat templates and the roles they know, end tokens, padding,
-BOS, tied embeddings, position scaling. Weights and vocabularies are tiny and mean nothing.
+They differ as the originals do: in chat templates and the roles they know, end tokens, padding,
+BOS, tied embeddings and position scaling. Weights and vocabularies are tiny and mean nothing.
 """
 
 import importlib.util

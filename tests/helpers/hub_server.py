@@ -1,4 +1,4 @@
-"""A small model of the Hub: the part of its HTTP interface that reading a dataset needs."""
+"""A small copy of the Hub: the part of its HTTP interface that reading a dataset needs."""
 
 import contextlib
 import hashlib
@@ -45,7 +45,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, json.dumps(entries).encode())
 
     def send(self, path, revision):
-        """A file, or the bytes of it that are asked for."""
+        """A file, or the requested bytes of it."""
         if not path.is_file():
             return self.reply(404, X_Error_Code="EntryNotFound", X_Repo_Commit=revision)
         body = path.read_bytes()
@@ -72,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(root: Path, gated: bool = False):
-    """The datasets in `root`/OWNER/NAME, or a refusal for each; yields (address, paths asked)."""
+    """Serve the datasets in `root`/OWNER/NAME, or refuse all; yield (address, requested paths)."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.root, server.gated, server.asked = root, gated, []
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A model hub over real HTTP, for tests: repositories with commits, one of them gated."""
+"""A model hub over real HTTP, for tests: repositories with commits, and gated ones."""
 
 import hashlib
 import json
@@ -51,7 +51,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub(repositories):
-    """Within: the URL of a hub of {repository: {commit: folder}, newest first, or None: gated}."""
+    """Serve {repository: {commit: folder}}, newest commit first; yield the hub's URL.
+
+    A repository with None in place of its commits is gated.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.repositories = repositories
     threading.Thread(target=server.serve_forever, daemon=True).start()

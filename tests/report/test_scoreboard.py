@@ -24,6 +24,7 @@ from alignpro.report.scoreboard import (
     elsewhere_rows,
     measured_rows,
     measured_verdict,
+    remark_verdict,
     theory_rows,
     theory_verdict,
 )
@@ -44,6 +45,18 @@ EVERY = [claim for part in CLAIMS.values() for claim in part]
 )
 def test_a_theoretical_verdict_follows_from_the_violations(stated, corrected, verdict):
     assert theory_verdict(np.array(stated), np.array(corrected)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("without", "with_it", "verdict"),
+    [
+        ([-0.1, 0.2], [-0.1, 0.0], "confirmed"),
+        ([-0.1, 0.0], [-0.1, 0.0], "not confirmed"),  # nothing shows that it is needed
+        ([-0.1, 0.2], [-0.1, 0.1], "not confirmed"),  # it does not help
+    ],
+)
+def test_a_remark_is_confirmed_where_it_is_needed_and_enough(without, with_it, verdict):
+    assert remark_verdict(np.array(without), np.array(with_it)) == verdict
 
 
 @pytest.mark.parametrize(
@@ -109,18 +122,35 @@ def test_null_spreads_of_suffixes_and_coins_rarely_have_the_sign_of_the_claim():
 
 
 def test_every_claim_has_its_check_and_every_check_its_claim():
-    assert [claim["key"] for claim in CLAIMS["theory"]] == list(
-        dict.fromkeys(claim["key"] for claim in CLAIMS["theory"])
-    )
-    assert {claim["key"] for claim in CLAIMS["theory"]} == CHECKS.keys()
+    keys = [claim["key"] for part in ("theory", "remarks") for claim in CLAIMS[part]]
+    assert len(keys) == len(set(keys)) and set(keys) == CHECKS.keys()
     assert {claim["key"] for claim in CLAIMS["measured"]} == MEASURES.keys()
 
 
 def test_what_needs_a_correction_is_found_to_need_one():
-    rows = theory_rows(instances=40, seed=1)
+    rows, remarks = theory_rows(instances=40, seed=1)
     corrected = rows["correction"] != ""
     assert set(rows.loc[corrected, "verdict"]) == {"verified with a correction"}
     assert set(rows.loc[~corrected, "verdict"]) == {"verified exactly"}
+    assert set(remarks["verdict"]) == {"confirmed"}
+
+
+def test_errors_readings_and_limits_are_counted_as_in_the_book():
+    """Three errors are the paper's; what must be read in, and the limits of use, are no claims."""
+    corrections = " ".join(claim.get("correction", "") for claim in CLAIMS["theory"])
+    kinds = [remark["kind"] for remark in CLAIMS["remarks"]]
+    assert re.findall(r"\(E(\d)\)", corrections) == ["1", "2", "3"]
+    assert kinds == [f"R{i}, to read in" for i in range(1, 5)] + [
+        f"L{i}, limit of use" for i in range(1, 4)
+    ]
+    for text in ("book/gap.md", "book/setting.md", "book/intro.md", "README.md"):
+        counted = " ".join((ROOT / text).read_text().split())
+        for count in ("three errors", "four hypotheses", "three limits"):
+            assert count in counted, f"{text} does not count {count}"
+    chapter = (ROOT / "book" / "gap.md").read_text()
+    assert re.findall(r"^### ([ERL]\d):", chapter, re.MULTILINE) == [
+        *("E1", "E2", "E3", "R1", "R2", "R3", "R4", "L1", "L2", "L3")
+    ]
 
 
 def test_the_optimiser_knows_a_wrong_formula_from_the_right_one():
@@ -234,7 +264,7 @@ def test_the_papers_numbers_are_those_of_its_table():
     cells = [ab for row in PAPER.values() for ab in row.values()]
     (low_a, high_a), (low_b, high_b) = ((min(side), max(side)) for side in zip(*cells))
     shares = f"A wins {low_a} to {high_a} %, B {low_b} to {high_b} %"
-    typed = [claim["paper"] for claim in EVERY if claim["place"] == "Table 1"]
+    typed = [claim["paper"] for claim in EVERY if claim.get("place") == "Table 1"]
     assert len(typed) == 2 and all(shares in text for text in typed)
 
 
@@ -250,7 +280,7 @@ def headings(page: str) -> set[str]:
     return {make_id(title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
-@pytest.mark.parametrize("claim", EVERY, ids=lambda claim: claim["claim"][:40])
+@pytest.mark.parametrize("claim", EVERY, ids=lambda claim: claim.get("key", claim["link"]))
 def test_every_link_leads_to_a_heading_of_the_book(claim):
     page, anchor = claim["link"].split("#")
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
