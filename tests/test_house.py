@@ -138,8 +138,9 @@ ALLOWED = {
     "report": {"core", "fast", "sources", "theory", "judging", "scale", "reward_learning"},
     "figures": set(),
 }
-# Two modules of the theory measure a sampled model.
+# A reward model is loaded as every model is. Two modules of the theory measure a sampled model.
 ALLOWED_BY_MODULE = {
+    "sources/reward_model": {"core/devices", "core/models"},
     "theory/from_samples": {"core/statistics"},
     "theory/next_token": {"core/config", "core/generation", "fast"},
 }

@@ -23,9 +23,9 @@ from alignpro import devices, models
 from alignpro.config import ModelSpec
 from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
-from alignpro.rewards import RewardModel
 from alignpro.runs import RunError, atomic_write, digest, write_json
 from alignpro.sources.provenance import provenance
+from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import minilm_folder
 
 
