@@ -212,14 +212,22 @@ def fresh(code):
         ("alignpro.theory.instance", ("torch", "scipy", "pandas")),
         ("alignpro.config", ("torch",)),
         ("alignpro.data", ("torch", "datasets")),
-        ("alignpro.report.kept_runs", ("torch", "peft", "openai")),
-        ("alignpro.report.scoreboard", ("torch", "peft", "openai")),
-        ("alignpro.report.rlhf_cost", ("torch", "peft", "openai")),
         ("alignpro.judging.paper_table", ("torch", "peft", "openai")),
     ],
 )
 def test_light_modules_import_nothing_heavy(module, kept_out):
     done = fresh(f"import sys, {module}; print([m for m in {kept_out!r} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_reading_results_loads_no_model_library():
+    """Neither the report nor the figures need one, and a study of a learned reward is only read."""
+    names = [f"alignpro.{place(path)[0]}.{place(path)[1]}" for path in MODULES
+             if place(path)[0] in ("report", "figures") and path.stem != "__init__"]  # fmt: skip
+    names += ["alignpro.reward_learning.study", "alignpro.reward_learning.held_out"]
+    heavy = ("torch", "transformers", "peft", "trl", "datasets", "openai")
+    found = f"print([m for m in {heavy!r} if m in sys.modules])"
+    done = fresh(f"import sys, {', '.join(names)}; {found}")
     assert done.stdout.strip() == "[]", done.stderr
 
 
