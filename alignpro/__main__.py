@@ -93,14 +93,14 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     from alignpro.experiments import reproduce
     from alignpro.figures.matrix import paper_figure
     from alignpro.figures.style import use_style
-    from alignpro.report.kept_runs import matrix_summary, matrix_table
+    from alignpro.report.kept_runs import matrix_rewards, matrix_table
 
     results = _results(arguments)
     failed = reproduce(preset, arguments.runs, results, arguments.dataset, arguments.seed)
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
         use_style()
-        cells = matrix_summary(matrix_table(preset.name, results), resamples=1000)
+        cells = matrix_rewards(matrix_table(preset.name, results), resamples=1000)
         figure = paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward")
         figure.savefig(folder / "mean_reward.png", dpi=150)
     return 1 if failed else 0

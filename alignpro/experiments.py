@@ -35,7 +35,7 @@ from alignpro.fast import linears
 from alignpro.fast.adapter import add_lora, centre_adapter, merge_adapter
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter
-from alignpro.rewards import RewardModel, rubric
+from alignpro.rewards import rubric
 from alignpro.runs import (
     RESULTS,
     STEP_PARTS,
@@ -47,6 +47,7 @@ from alignpro.runs import (
     write_json,
 )
 from alignpro.sources.endpoint import Endpoint
+from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response, Reward
 
 DISK_NEEDED = 1e9

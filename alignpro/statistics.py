@@ -97,7 +97,7 @@ def _t_half_width(values: np.ndarray, statistic: Callable, level: float) -> np.n
     return stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
 
 
-def summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
+def reward_summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
     """Mean and variance of the reward by configuration, with 95 % bootstrap intervals.
 
     Intervals are over prompts, and over runs where the column `seed` tells several. The variance is

@@ -47,7 +47,7 @@ import pandas as pd
 
 from alignpro.figures import style, training
 from alignpro.config import load_preset
-from alignpro.statistics import paired_gain, summary
+from alignpro.statistics import paired_gain, reward_summary
 from alignpro.experiments import Cell
 from alignpro.report.kept_runs import compare_runs, prompt_means, reference_tables
 
@@ -70,7 +70,7 @@ cell = Cell(settings, dataset, seed)
 
 # %%
 table = cell.evaluate()
-result = summary(table, settings.evaluation.resamples)
+result = reward_summary(table, settings.evaluation.resamples)
 size = result.iloc[0]
 print(f"{size['prompts']:.0f} held-out prompts, {size['samples']:.0f} answers to each")
 columns = {"mean": "mean", "mean_low": "low", "mean_high": "high", "variance": "variance"}

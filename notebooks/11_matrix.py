@@ -14,9 +14,10 @@
 # %% [markdown]
 # # All runs together
 #
-# **What you will know at the end.** What all runs of a preset say together: the paper's Figures 2
-# and 3 with intervals over prompts *and* runs, how large the effects are and how small an effect
-# these runs could have missed, and what the prompters came to write.
+# **The question.** What do all runs of a preset show together? At the end you will know the book's
+# counterparts of the paper's Figures 2 and 3, with intervals over prompts *and* runs. You will know how
+# large the effects are, how small an effect these runs could have missed, whether a trained prompter
+# beats one fixed suffix, and what the prompters write.
 #
 # Nothing is trained on this page. It reads the repository's `results/`, where each run keeps its
 # configuration, versions, commit, hardware and every generated text. `make reproduce` adds to them.
@@ -45,22 +46,32 @@ seed = 0
 # %%
 import pandas as pd
 
-from alignpro.figures import matrix, style
 from alignpro.config import load_preset
+from alignpro.figures import matrix, style
+from alignpro.report.kept_runs import (
+    kept_preset,
+    matrix_cards,
+    matrix_metrics,
+    matrix_rewards,
+    matrix_table,
+)
 from alignpro.statistics import paired_gain
-from alignpro.report.kept_runs import kept_preset, matrix_cards, matrix_metrics, matrix_summary, matrix_table
 
 style.use_style()
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
+resamples = settings.evaluation.resamples
+
+# %%
 cards = matrix_cards(results_of)
-columns = ["architecture", "configuration", "seed", "training_seconds", "date", "commit"]
+columns = {"architecture": "architecture", "configuration": "trained", "seed": "seed",
+           "training_seconds": "seconds", "date": "date", "commit": "commit"}  # fmt: skip
 named = cards.assign(architecture=cards["architecture"].map("".join), date=cards["date"].str[:10])
-named.set_index("dataset")[columns]
+named.set_index("dataset")[[*columns]].rename(columns=columns)
 
 # %% [markdown]
-# One row a training run, with its wall time. What is missing from the paper's matrix is missing
-# here too: only what was run is shown.
+# One row per training run: `align-pro` trains the prompter, `rlhf` the frozen LLM itself. *seconds* is
+# the time that training took.
 
 # %%
 wanted = pd.MultiIndex.from_product([settings.datasets, settings.seeds], names=["dataset", "seed"])
@@ -71,35 +82,41 @@ print("missing:", ", ".join(f"{d}/seed{s}" for d, s in wanted.difference(kept)) 
 # %% [markdown]
 # ## Mean reward and variance
 #
-# Intervals are over prompts and over runs, drawn apart, since all runs of a dataset answer the same
-# prompts. With two or three runs the share of the runs is estimated from very little, and a
-# bootstrap over so few is too sure of itself.
+# Intervals cover prompts and runs. The two are resampled independently, since all runs of a dataset
+# answer the same prompts. Two or three runs tell little about how runs differ, so the intervals are
+# widened as Student's t requires.
 
 # %%
 table = matrix_table(results_of)
-cells = matrix_summary(table, settings.evaluation.resamples)
+cells = matrix_rewards(table, resamples)
 matrix.paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward");
 
 # %% [markdown]
-# *Figure 2 of the paper: mean held-out reward by dataset and configuration, with 95 % intervals.*
+# *Our counterpart of the paper's Figure 2: mean held-out reward by dataset and configuration, with 95 %
+# intervals.* The suffixes were chosen on validation prompts. The best suffix per kind is told the kind of
+# each question; a prompter has to find it out.
 
 # %%
 matrix.paper_figure(cells, "variance", "variance of the reward", "Variance of the reward");
 
 # %% [markdown]
-# *Figure 3 of the paper: variance of the reward over all answers, with 95 % intervals.* It splits
-# into the variance over answers to one prompt, over prompts, and over runs:
+# *Our counterpart of the paper's Figure 3: variance of the reward over all answers, with 95 % intervals.*
+# The variance is the sum of three parts: over the answers to one prompt (*within*), over the prompts of
+# one run (*across*), and over the runs (*runs apart*). Each is an unbiased estimate, and may fall below
+# zero where it is small.
 
 # %%
-parts = ["variance", "within", "across", "runs_apart", "runs", "prompts"]
-cells.set_index(["architecture", "dataset", "configuration"])[parts].round(4)
+columns = {"variance": "variance", "within": "within", "across": "across",
+           "runs_apart": "runs apart", "runs": "runs"}  # fmt: skip
+by_cell = cells.set_index(["dataset", "configuration"])
+by_cell[[*columns]].rename(columns=columns).round(4)
 
 # %% [markdown]
 # ## How large, and how sure
 #
 # Differences are paired by prompt and run. *Effect size* is Cohen's d of the prompts' differences.
-# *Detectable* is the least true difference that so many prompts and runs find with a power of 80 %:
-# a gain below it may have been missed, and its absence proves nothing.
+# *Detectable* is the smallest true difference that this many prompts and runs find with a power of 80 %.
+# A smaller one may have been missed, so its absence proves nothing.
 
 # %%
 rows = {}
@@ -108,48 +125,44 @@ for (architecture, name), part in prompted.groupby(["architecture", "dataset"]):
     for base in part["configuration"].unique().tolist():
         if base != "Align-Pro":
             runs = part.loc[part["configuration"] == base, "seed"]
-            rows[architecture, name, base] = paired_gain(
-                part[part["seed"].isin(runs)], "Align-Pro", base, settings.evaluation.resamples
-            )
+            both = part[part["seed"].isin(runs)]
+            rows[architecture, name, base] = paired_gain(both, "Align-Pro", base, resamples)
 gains = pd.DataFrame(rows).T.rename_axis(["architecture", "dataset", "Align-Pro minus"])
-gains[["gain", "low", "high", "effect_size", "detectable"]].round(3)
-
-# %%
-for (architecture, name, base), gain in gains.iterrows():
-    found = "above" if gain["low"] > 0 else "below" if gain["high"] < 0 else "not told apart from"
-    print(f"{architecture}, {name}: Align-Pro is {found} {base!r}")
+columns = {"gain": "difference", "low": "low", "high": "high", "effect_size": "effect size",
+           "detectable": "detectable"}  # fmt: skip
+gains.droplevel("architecture")[[*columns]].rename(columns=columns).round(3)
 
 # %% [markdown]
 # ## Choosing, without training
 #
-# *Best of n rewrites* draws n rewrites of the untrained prompter, lets the frozen LLM answer each once,
-# keeps the one whose answer scored best, and is measured on new answers to it. Only one answer speaks
-# for each rewrite, so that what is kept may be the luckiest and not the best. What sixteen add to four:
+# *Best of n rewrites* draws n rewrites of the untrained prompter. The frozen LLM answers each once, and
+# the rewrite with the best answer is kept. It is then measured on new answers. Only one answer speaks for
+# each rewrite, so the one that is kept may be lucky rather than good. What do sixteen add to four?
 
 # %%
 chosen = table[table["configuration"].isin(["Best of 4 rewrites", "Best of 16 rewrites"])]
 more = {
-    key: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", settings.evaluation.resamples)
+    key: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", resamples)
     for key, part in chosen.groupby(["architecture", "dataset"])
 }
 pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T.round(3)
 
 # %% [markdown]
-# *Best of 16 minus best of 4, with 95 % intervals.* A trained prompter has learned from the answers of all
-# its steps, and pays for them once; choosing pays n answers for each new prompt.
+# *Best of 16 minus best of 4, with 95 % intervals.* A trained prompter pays for its training once.
+# Choosing pays n answers for each new prompt.
 #
 # ## Every answer
 #
-# A mean hides its answers. Below each cloud of single answers stand the quartiles, and a dot for
-# the mean of each prompt.
+# A mean hides its answers. This figure shows a cloud of single answers for each configuration, their
+# quartiles below it, and one dot per prompt for its mean.
 
 # %%
 order = [n for n in style.COLORS if n in set(table["configuration"])]
 matrix.reward_distributions(table, order);
 
 # %% [markdown]
-# *Rewards of single answers.* The rubric is a product, so that an answer that misses one of its
-# terms falls far: the clouds have more than one bulge.
+# *Rewards of single answers.* The clouds have several bulges. The score for form is nearly all or
+# nothing, so an answer that misses its form gets a low reward whatever else it does.
 #
 # ## Learning, run by run
 
@@ -159,18 +172,31 @@ prompters = metrics[metrics["configuration"] == "Align-Pro"]
 matrix.learning_bands(prompters);
 
 # %% [markdown]
-# *Reward and KL of training batches: the mean over runs, and the range from the lowest to the
+# *Reward and KL of the training batches: the mean over runs, and the range from the lowest run to the
 # highest, smoothed over five steps.*
 #
-# ## What the prompter came to write
+# ## What the prompters write
 
 # %%
 shown = table[table["dataset"] == dataset]
 matrix.suffix_shares(shown, ["Untrained prompter", "Align-Pro"]);
 
 # %% [markdown]
-# *Share of each suffix within a kind of question, before and after training.* A prompter that reads
-# the question writes different suffixes for different kinds.
-#
-# **Summary.** The figures are the paper's, the numbers are those of the runs in `results/`, with
-# what they could not have seen named beside what they found.
+# *Share of each suffix within a kind of question, before and after training.* A prompter that reads the
+# question writes different suffixes for different kinds.
+
+# %%
+for (architecture, name, base), gain in gains.iterrows():
+    found = "above" if gain["low"] > 0 else "below" if gain["high"] < 0 else "not told apart from"
+    print(f"{architecture}, {name}: Align-Pro is {found} {base!r}")
+
+# %%
+for name, part in by_cell["variance"].groupby(level="dataset", sort=False):
+    before, after = (part[name, base] for base in ("No Fine-Tuning", "Align-Pro"))
+    print(f"{name}: the variance went from {before:.3f} to {after:.3f}")
+
+# %% [markdown]
+# **What was found.** The lists above are this book's findings on the experiment: where the trained
+# prompter is above each baseline, below it, or not told apart from it, and where the variance went. They
+# hold for the runs in `results/`, with a small model and a rubric for a reward. The
+# [scoreboard](15_scoreboard.ipynb) sets them beside the paper's claims.

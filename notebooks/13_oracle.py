@@ -11,17 +11,17 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # The RLHF oracle, and what prompting costs
 #
-# **What you will know at the end.** What the paper's third configuration, the frozen LLM itself
-# fine-tuned by the same PPO on the same reward, earns beside a prompter; what each of the two costs
-# in seconds, tokens and trained parameters, and what that says about prompting as the cheaper way.
-# Then how much reward there was to be had at all: both optima of the theory, estimated from samples
-# without any training, and where the trained runs lie against them.
+# **The question.** How does a prompter compare with RLHF, which fine-tunes the frozen LLM itself? At the
+# end you will know what the two earn with the same PPO and the same reward, and what each costs in
+# seconds, tokens and trained parameters. You will also know how much reward there is to gain: both
+# optima of the theory are estimated from samples, without any training, and the runs are drawn beside
+# them.
 #
-# Nothing is trained on this page. It reads the repository's `results/`; `make reproduce` adds to them.
+# The *oracle* is the paper's name for the fine-tuned model. Nothing is trained on this page. It reads
+# the repository's `results/`, and `make reproduce` adds to them.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -48,21 +48,27 @@ seed = 0
 import numpy as np
 import pandas as pd
 
+from alignpro.config import load_preset
 from alignpro.figures import rlhf, style, training
 from alignpro.report import rlhf_cost
-from alignpro.config import load_preset
-from alignpro.theory.from_samples import prompter_front, rlhf_front
-from alignpro.statistics import paired_gain
+from alignpro.report.kept_runs import (
+    kept_preset,
+    matrix_cards,
+    matrix_metrics,
+    matrix_rewards,
+    matrix_table,
+)
 from alignpro.runs import RESULTS
-from alignpro.report.kept_runs import kept_preset, matrix_cards, matrix_metrics, matrix_summary, matrix_table
+from alignpro.statistics import paired_gain
 from alignpro.texts import BEST_SUFFIXES
+from alignpro.theory.from_samples import prompter_front, rlhf_front
 
 style.use_style()
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
 pair = settings.architectures[0]
 
-
+# %%
 def here(frame):
     """The rows of this page's dataset, prompter and frozen LLM."""
     names = frame["architecture"].map("".join)
@@ -81,18 +87,15 @@ if not have_oracle:
     print("  RLHF: NO run of the oracle is kept; what follows shows the prompter alone")
 
 # %% [markdown]
-# Where no run of the oracle is kept, this page says so and leaves its place empty: what is said about
-# the oracle below then waits for one.
-#
 # ## Held-out reward
 #
-# All configurations answer the same test prompts, at the paper's temperature and truncation. The
-# intervals are over prompts and runs.
+# All configurations answer the same test prompts, at the paper's temperature and truncation. Intervals
+# cover prompts and runs.
 
 # %%
 order = ["No Fine-Tuning", "Untrained prompter", "Align-Pro", "RLHF"]
 shown = table[table["configuration"].isin(order)]
-cells = matrix_summary(shown, settings.evaluation.resamples).set_index("configuration")
+cells = matrix_rewards(shown, settings.evaluation.resamples).set_index("configuration")
 cells = cells.loc[[name for name in order if name in cells.index]]
 training.mean_reward(cells, dataset);
 
@@ -100,56 +103,51 @@ training.mean_reward(cells, dataset);
 # *Mean reward of held-out answers by configuration, with 95 % intervals over prompts and runs.*
 
 # %%
-cells[["mean", "mean_low", "mean_high", "variance", "runs", "prompts", "samples"]].round(3)
+columns = {"mean": "mean", "mean_low": "low", "mean_high": "high", "variance": "variance",
+           "runs": "runs", "prompts": "prompts"}  # fmt: skip
+cells[[*columns]].rename(columns=columns).round(3)
 
 # %% [markdown]
-# Differences are paired by prompt and run, over the runs
-# that both sides have:
+# Differences are paired by prompt and run, over the runs that both sides have:
 
 # %%
 gains = {}
 for better, base in (("Align-Pro", "No Fine-Tuning"), ("RLHF", "No Fine-Tuning"),
                      ("RLHF", "Align-Pro")):  # fmt: skip
     if better in cells.index:
-        seeds = set.intersection(*(set(table.loc[table["configuration"] == c, "seed"])
-                                   for c in (better, base)))  # fmt: skip
-        both = table[table["seed"].isin(seeds)]
-        gains[f"{better} − {base}"] = paired_gain(
-            both, better, base, settings.evaluation.resamples
-        )
-gains = pd.DataFrame(gains).T
-gains[["gain", "low", "high", "effect_size", "detectable"]].round(3)
-
-# %%
-for name, gain in gains.iterrows():
-    found = "above 0" if gain["low"] > 0 else "below 0" if gain["high"] < 0 else "not told from 0"
-    print(f"{name}: {gain['gain']:+.3f}, {found}")
+        seeds = [set(table.loc[table["configuration"] == c, "seed"]) for c in (better, base)]
+        both = table[table["seed"].isin(set.intersection(*seeds))]
+        resamples = settings.evaluation.resamples
+        gains[f"{better} − {base}"] = paired_gain(both, better, base, resamples)
+columns = {"gain": "difference", "low": "low", "high": "high", "effect_size": "effect size",
+           "detectable": "detectable"}  # fmt: skip
+gains = pd.DataFrame(gains).T[[*columns]].rename(columns=columns)
+gains.round(3)
 
 # %% [markdown]
-# An oracle in the theory is the *optimum* π\* of Eq. 4. A trained one is as good as its training:
-# where it is not above the prompter, that may be too short a run, too tight a leash or too small an
-# adapter, and no property of RLHF.
+# The oracle of the theory is the *optimum* π\* of Eq. 4. A trained oracle is only as good as its
+# training. If it is not above the prompter, the run may be too short, the leash too tight or the adapter
+# too small. It need not be a property of RLHF.
 #
 # ## Reward against time and tokens
 #
-# Both are trained by the same loop, so their costs can be put on the same axes. *Time* is the sum of
-# the parts of each PPO step, without evaluation and set-up. *Tokens* are all that were generated:
-# the oracle's answers, and for the prompter its rewrites and the frozen LLM's answers to them.
+# The same loop trains both, so their costs can share an axis. *Time* is the sum of the parts of each PPO
+# step, without evaluation and set-up. *Tokens* counts all generated tokens: the oracle's answers, and
+# for the prompter its rewrites and the frozen LLM's answers to them.
 
 # %%
-frozen = cells.loc["No Fine-Tuning", "mean"]
-rlhf.training_cost(runs, frozen);
+untuned = cells.loc["No Fine-Tuning", "mean"]
+rlhf.training_cost(runs, untuned);
 
 # %% [markdown]
-# *Reward of training batches, smoothed over five, a line a run.* The dashed line is held-out reward,
-# for orientation only. The two start at different heights for a reason: the prompter's answers are
-# drawn by the frozen LLM with the paper's truncated sampling, the oracle's own answers as they come
-# (temperature 1, nothing cut off), since its KL would otherwise be that of another distribution.
-# Compare what is *gained*, not the heights.
+# *Reward of the training batches, smoothed over five, one line per run.* The dashed line is a held-out
+# reward, for orientation only. The curves start at different heights for a reason. The frozen LLM
+# answers the prompter with the paper's truncated sampling. The oracle's own answers are sampled at
+# temperature 1 without truncation, because its KL would otherwise be that of another distribution. So
+# compare what each *gains*, and not the heights.
 #
-# Time is that of the machine and of the code as they were, busy or not, and not every run had the same
-# machine or the same commit. Seeds of one configuration do equal work, so the seconds that a step took
-# them say how far time can be trusted:
+# Time depends on the machine and on the code, and not all runs had the same. All seeds of a configuration
+# do equal work, so their seconds per step show how far time can be trusted:
 
 # %%
 names = cards["configuration"].replace({"align-pro": "Align-Pro", "rlhf": "RLHF"})
@@ -157,58 +155,59 @@ cards = cards.assign(configuration=names).set_index(["configuration", "seed"]).s
 machine = pd.DataFrame(list(cards["hardware"]), index=cards.index).dropna(axis=1, how="all")
 steps = runs.groupby(["configuration", "seed"])["seconds"].agg(lambda s: s.max() / len(s))
 machine = machine.astype(object).fillna("not noted").assign(commit=cards["commit"])
-machine.assign(**{"seconds a step": steps.round(1)})
+machine.assign(**{"seconds per step": steps.round(1)})
 
 # %% [markdown]
-# Where machines, commits or seconds differ, tokens are the measure to go by. At equal cost, by both:
+# Where machines, commits or seconds differ, compare tokens. At equal cost, by both measures:
 
 # %%
-rlhf_cost.at_equal_cost(runs, "seconds").round(3)
+rlhf_cost.at_equal_cost(runs, "seconds").droplevel(["dataset", "architecture"]).round(3)
 
 # %%
-rlhf_cost.at_equal_cost(runs, "tokens").round(3)
+rlhf_cost.at_equal_cost(runs, "tokens").droplevel(["dataset", "architecture"]).round(3)
 
 # %% [markdown]
-# *start* and *end* are means of a run's first and last five batches; the column between them is the
-# reward after as much as the cheapest run cost in all.
+# *start* and *end* are means of a run's first and last five batches. The column between them is the
+# reward at the total cost of the cheapest run.
 #
 # ## What was trained, and what it cost
 
 # %%
-cost = cards[["trained_parameters", "training_seconds"]]
+spent = cards[["trained_parameters", "training_seconds"]]
 used = runs.groupby(["configuration", "seed"]).agg(steps=("step", "max"), tokens=("tokens", "max"))
-cost = cost.join(used)
+spent = spent.join(used)
 means = table.groupby(["configuration", "seed"])["reward"].mean()
-cost["held-out gain"] = means - means["No Fine-Tuning"].reindex(means.index, level="seed")
-cost["gain an hour"] = cost["held-out gain"] / cost["training_seconds"] * 3600
-cost["gain a million tokens"] = cost["held-out gain"] / cost["tokens"] * 1e6
-cost.rename(columns={"trained_parameters": "trained", "training_seconds": "seconds"}).round(
-    {"held-out gain": 3, "gain an hour": 3, "gain a million tokens": 2}
-)
+spent["held-out gain"] = means - means["No Fine-Tuning"].reindex(means.index, level="seed")
+spent["gain per hour"] = spent["held-out gain"] / spent["training_seconds"] * 3600
+spent["gain per million tokens"] = spent["held-out gain"] / spent["tokens"] * 1e6
+
+# %%
+digits = {"held-out gain": 3, "gain per hour": 3, "gain per million tokens": 2}
+columns = {"trained_parameters": "trained", "training_seconds": "seconds"}
+spent.rename(columns=columns).round(digits)
 
 # %% [markdown]
-# ## Is prompting the cheaper way?
+# ## Is prompting cheaper?
 #
-# The paper's case for prompting is that it leaves the large model alone. That claim has three parts,
-# and they do not fare alike.
+# The paper argues for prompting because it leaves the large model alone. This claim has three parts,
+# and the evidence differs.
 #
-# * **Access.** A prompter needs the frozen LLM's text and nothing else; RLHF needs its weights. This
-#   part is true by construction, and needs no measurement: chapter [The frozen LLM behind an
-#   endpoint](../book/endpoint.md) trains a prompter that way.
+# * **Access.** A prompter needs the frozen LLM's text and nothing else. RLHF needs its weights. This is
+#   true by construction: [The frozen LLM behind an endpoint](../book/endpoint.md) trains a prompter that
+#   way.
 # * **Trained parameters.** The saving is the ratio of the two models' sizes. The paper prompts
-#   Llama-3.1-8B with Phi-3.5-mini or Qwen2.5-1.5B. Under the `cpu` preset both roles are played by
-#   the *same* model, as the table shows: there is nothing to save here, and no number on this page
-#   speaks for or against it. The chapter [From a laptop to an H100](12_scale.ipynb) computes it for
-#   the paper's models.
-# * **Time and tokens for the same reward.** Here prompting has a handicap that the paper does not
-#   name: each training sample costs a rewrite *and* an answer of the frozen LLM, where RLHF needs the
-#   answer alone, and the reward of the answer reaches the rewrite through one more random draw. What
-#   it has for it is that few tokens are learned from: a gradient through a short rewrite, not through
-#   the whole answer. Which of the two weighs more is what the tables above measure, at this scale.
+#   Llama-3.1-8B with Phi-3.5-mini or Qwen2.5-1.5B. Under the `cpu` preset one model plays both roles, so
+#   there is nothing to save, and no number on this page speaks for or against the claim.
+#   [From a laptop to an H100](12_scale.ipynb) computes the saving for the paper's models.
+# * **Time and tokens for the same reward.** Prompting has a handicap that the paper does not mention.
+#   Each training sample costs a rewrite *and* an answer of the frozen LLM, while RLHF needs only the
+#   answer. The reward of the answer also reaches the rewrite through one more random draw. In return, a
+#   gradient passes through a short rewrite and not through a whole answer. The tables above measure
+#   which of the two weighs more at this scale.
 
 # %%
 if have_oracle:
-    mean = cost.groupby("configuration")[["gain an hour", "gain a million tokens"]].mean()
+    mean = spent.groupby("configuration")[["gain per hour", "gain per million tokens"]].mean()
     for unit, column in mean.items():
         first, second = column.sort_values(ascending=False).items()
         print(f"{unit}: {first[0]} {first[1]:+.3f}, {second[0]} {second[1]:+.3f}")
@@ -216,20 +215,21 @@ else:
     print("no run of the oracle is kept: the third part cannot be judged from this page yet")
 
 # %% [markdown]
-# Gains an hour are those of the machines above, and both depend on where a run is stopped, since the
-# curves flatten: read them beside the curves. And what a small model shows, with LoRA on both sides,
-# is no measurement of the paper's setting.
+# Gains per hour depend on the machines above. Both gains also depend on where a run stops, since the
+# curves flatten: read them beside the curves. And a small model with LoRA on both sides does not
+# measure the paper's setting.
 #
-# ## The free oracles
+# ## The optima, estimated without training
 #
-# Both optima are Gibbs tilts, so neither has to be trained to be known: samples of the reference,
-# reweighted by exp(reward / temperature), estimate them. What was never drawn cannot be weighted up,
-# and noise in a reward looks like reward. Both are handled, or shown with their size.
+# Both optima are Gibbs tilts, so neither has to be trained. Samples of the reference, reweighted by
+# exp(reward / temperature), estimate them. There are two errors: a sample that was never drawn cannot
+# get weight, and noise in a reward looks like reward. Both errors are avoided below, or their size is
+# shown.
 #
 # **J(π\*)**, the optimum of RLHF. For each test prompt the runs hold several answers of the frozen LLM
-# itself. Their rewards are exact, so the only error is that of few samples: with M answers no KL above
-# log M can be seen, and the estimate is low, by an amount that falls like 1/M once M is not small. The
-# same estimate from half of the answers then lies about twice as far below the truth.
+# itself. Their rewards are exact, so the only error is that of few samples. With M answers, no KL above
+# log M can be seen. The estimate is then low, by an amount that falls like 1/M. The same estimate from
+# half of the answers is about twice as far below the truth.
 
 # %%
 betas = np.geomspace(0.02, 100, 61)
@@ -238,23 +238,26 @@ pi_star = rlhf_front(answers, betas)
 half = rlhf_front(answers[:, ::2], betas)
 prompts, M = answers.shape
 print(f"{prompts} prompts, {M} answers each: no KL above log {M} = {np.log(M):.2f} nats")
-pd.DataFrame({"beta": betas, "KL": pi_star.kl, "J(π*)": pi_star.reward,
-              "low": pi_star.reward_interval[:, 0], "high": pi_star.reward_interval[:, 1],
-              "from half": half.reward, "effective sample": pi_star.ess,
-              }).iloc[:40:5].round(3)  # fmt: skip
+
+# %%
+columns = {"β": betas, "KL": pi_star.kl, "J(π*)": pi_star.reward,
+           "low": pi_star.reward_interval[:, 0], "high": pi_star.reward_interval[:, 1],
+           "from half": half.reward, "effective sample": pi_star.ess}  # fmt: skip
+pd.DataFrame(columns).iloc[:40:5].round(3)
 
 # %% [markdown]
-# *Effective sample* is the number of answers that the weights leave in play, of the M drawn: near 1 the
-# row says no more than that the best of M was found. The difference to *from half* is about the size of
+# *Effective sample* is the number of the M answers that keep their weight. Where it is near 1, the row
+# shows only that the best of M answers was found. The difference from *from half* is about the size of
 # the bias at the same β.
 #
-# **The optimal prompters.** Here every rewrite's reward g(x, x') is itself an average over answers, and
-# few of those are at hand. Reweighting by noisy averages picks lucky ones (C14): the estimate is too
-# *high*. Taking the weights from one half of the answers and the value from the other removes the luck
-# and then errs on the *low* side, so that the two bracket the truth. The samples are the suffix tables
-# of the [chapter on the reward](06_reward.ipynb): each suffix of the warm start's menu, answered for
-# each validation prompt in every run. That is the front of a prompter whose reference draws from the
-# menu uniformly, which is what the warm start aims at. What it came to draw, in evaluation:
+# **The optimal prompters.** The reward g(x, x') of a rewrite is itself an average over answers, and there
+# are few of those. Reweighting by noisy averages favours lucky ones (C14), so the estimate is too *high*.
+# If one half of the answers gives the weights and the other half the value, the luck is removed, and the
+# estimate is too *low*. The truth is between the two.
+#
+# The samples are the suffix tables of the [chapter on the reward](06_reward.ipynb): each suffix of the
+# warm start's menu, answered for each validation prompt in every run. So the estimate is for a prompter
+# whose reference draws from the menu uniformly. This is what the untrained prompters drew in evaluation:
 
 # %%
 folder = RESULTS / results_of / dataset / "".join(pair)
@@ -263,15 +266,14 @@ menu = [s for s in suffixes["configuration"].unique() if s not in ("(nothing)", 
 drawn = table[table["configuration"] == "Untrained prompter"]
 written = pd.Series([r.removeprefix(x).strip() for r, x in zip(drawn["rewrite"], drawn["prompt"])])
 share = written.value_counts(normalize=True)
-print(f"{written.isin(menu).mean():.0%} of its rewrites stand in the menu of {len(menu)}; "
-      f"entropy {-(share * np.log(share)).sum():.2f} nats, uniform {np.log(len(menu)):.2f}")  # fmt: skip
+print(f"{written.isin(menu).mean():.0%} of its rewrites are in the menu of {len(menu)};")
+print(f"entropy {-(share * np.log(share)).sum():.2f} nats, of a uniform draw {np.log(len(menu)):.2f}")
 
 # %% [markdown]
-# Two kinds of prompter are estimated, one that may read the whole prompt and one that can tell no more
-# than the kind of question, whose averages have many more answers in them. A last line is a ceiling
-# from theory (C10): at equal KL no prompter earns more than fine-tuning from the mixture π̄_sft of the
-# answers to all its rewrites. It is estimated as J(π\*) was, and as low, from the untrained prompters'
-# rows of all runs. A single answer to a rewrite serves there: an answer, not a rewrite, is tilted.
+# We estimate two kinds of prompter. One may read the whole prompt. The other can tell only the kind of
+# question; its averages have many more answers in them. The last line is a ceiling from theory (C10): at
+# equal KL, no prompter earns more than fine-tuning from π̄_sft, the mixture of the answers to all its
+# rewrites. It is estimated as J(π\*) was, and is as low, from the answers to the untrained prompters.
 
 # %%
 lams = np.geomspace(0.005, 100, 61)
@@ -283,38 +285,37 @@ for by, reads in (("id", "reads the prompt"), ("kind", "reads the kind alone")):
         for split, how in ((True, "split answers"), (False, "same answers")):
             front = prompter_front(rewards, lams, split=split)
             fronts.append(rlhf_cost.front_table(front, "Align-Pro", f"{reads}, {how}"))
+
+# %%
 ceiling = rlhf_front(rlhf_cost.answer_rewards(table, "Untrained prompter"), betas)
 fronts.append(rlhf_cost.front_table(ceiling, "Align-Pro", "ceiling: fine-tuned from the mixture"))
 fronts.append(rlhf_cost.front_table(pi_star, "RLHF", "π*, all answers"))
 fronts.append(rlhf_cost.front_table(half, "RLHF", "π*, half of the answers"))
 fronts = pd.concat(fronts, ignore_index=True)
-
-# %%
 best = fronts.sort_values("reward").groupby("front", sort=False).tail(1)
 best.set_index("front")[["reward", "low", "high", "kl", "ess"]].round(3)
 
 # %% [markdown]
-# The most that each estimate finds, with a 95 % interval over prompts (over kinds in the rows that read
-# no more: too few to mean much). The distance between *split* and *same* is what the noise of few
-# answers leaves open; more answers to each suffix would close it.
+# The highest reward of each estimate, with a 95 % interval over prompts. In the rows that read only the
+# kind, the interval is over kinds, which are too few to tell much. The distance between *split* and
+# *same* is the uncertainty from few answers. More answers to each suffix would make it smaller.
 #
-# ## Trained runs on the fronts
+# ## Trained runs beside the estimated optima
 
 # %%
 rlhf.on_gibbs_fronts(fronts, runs);
 
 # %% [markdown]
-# *Reward against the square root of KL. Lines in black and grey: the free oracles, solid where they err
-# on the low side, dashed where they flatter, dotted for the ceiling. In colour: the trained runs,
-# batch by batch, with a star for the mean of the last ten.* The KL of the left panel is counted in nats
-# a rewrite, that of the right in nats an answer. In expectation no run lies above its own front; how
-# far below it a run ends is what PPO left on the table, or has not reached yet.
+# *Reward against the square root of KL. Black and grey lines are the estimated optima: solid if the
+# estimate is low, dashed if it is high, dotted for the ceiling. In colour are the trained runs, batch by
+# batch, with a star for the mean of the last ten.* The KL is in nats per rewrite on the left, and in nats
+# per answer on the right. In expectation, no run is above its own front. A run that ends below it has
+# not reached its optimum.
 #
-# Three differences keep the comparison from being exact. The batches are *training* prompts, the fronts
-# test and validation prompts. The prompter's reference in training is its warm start and not quite the
-# uniform menu. And the oracle is trained from the frozen LLM as it is, at temperature 1, while its
-# front starts from the truncated sampling of evaluation. Where a front and the runs start tells how
-# much these matter:
+# The comparison is not exact, for three reasons. The batches are *training* prompts, and the fronts use
+# test and validation prompts. The prompter's reference in training is its warm start, and not the
+# uniform menu. And the oracle is trained at temperature 1 without truncation, while its front starts
+# from the truncated sampling of evaluation. The rewards at KL 0 show how much this matters:
 
 # %%
 starts = fronts.loc[fronts.groupby("front", sort=False)["kl"].idxmin()].set_index("front")["reward"]
@@ -322,32 +323,37 @@ batches = runs[runs["step"] == 1].groupby("configuration")["objective/scores"].m
 pd.concat([starts, batches.add_prefix("first batches of ")]).rename("reward at KL 0").round(3).to_frame()
 
 # %% [markdown]
-# And where they end: a row a run, its reward and KL over the last ten steps, and each front's reward
-# at that KL (empty or absent where the samples cannot see so far):
+# And at the end: one column per run, with its reward and KL over the last ten steps, and the reward of
+# each front at that KL. The entry is missing where the samples cannot see so far.
 
 # %%
-rlhf_cost.against_fronts(rlhf_cost.last_steps(runs), fronts).T.round(3)
+ends = rlhf_cost.last_steps(runs)
+rlhf_cost.against_fronts(ends, fronts).droplevel(["dataset", "architecture"]).T.round(3)
 
 # %% [markdown]
-# No run was asked for the top of a front, though. What PPO maximises is reward − λ KL, with the preset's
-# λ, and the best of that is one point of a front. Below stand that point of each estimate and the runs:
+# No run aims at the top of a front, though. PPO maximises reward − λ KL with the preset's λ, and the best
+# of that is one point of a front. Here is that point of each estimate, and the runs:
 
 # %%
 own = {"Align-Pro": settings.ppo.lam, "RLHF": settings.rlhf.lam}
 objective = fronts["reward"] - fronts["configuration"].map(own) * fronts["kl"]
 points = fronts.loc[objective.groupby(fronts["front"]).idxmax()]
-points = points.set_index(["configuration", "front"])
-ends = rlhf_cost.last_steps(runs).droplevel(["dataset", "architecture"]).rename(index="seed {}".format,
-                                                                             level="seed")  # fmt: skip
-asked = pd.concat([points[["reward", "kl"]], ends.rename_axis(points.index.names)]).sort_index()
-asked["λ"] = asked.index.get_level_values("configuration").map(own)
-asked.assign(objective=asked["reward"] - asked["λ"] * asked["kl"]).round(3)
+points = points.set_index(["configuration", "front"])[["reward", "kl"]]
+reached = ends.droplevel(["dataset", "architecture"]).rename("seed {}".format, level="seed")
+points = pd.concat([points, reached.rename_axis(points.index.names)]).sort_index()
+points["λ"] = points.index.get_level_values("configuration").map(own)
+points.assign(objective=points["reward"] - points["λ"] * points["kl"]).round(3)
 
 # %% [markdown]
-# The difference in *objective* is what imperfect training cost, λ KL(ρ‖ρ\*) by the identity C1, and the
-# estimates' own uncertainty.
-#
-# **Summary.** What a prompter and an oracle earned stands above with intervals, beside what each cost;
-# where the oracle's runs are missing, the page says so. The free oracles tell how much there was to
-# be had: they need samples and no training, and their errors, one for too few samples and one for
-# noisy averages, were given with their size.
+# By the identity C1, the missing *objective* of a run is λ KL(ρ‖ρ\*), the cost of imperfect training. The
+# uncertainty of the estimates comes on top.
+
+# %%
+for name, gain in gains.iterrows():
+    found = "above 0" if gain["low"] > 0 else "below 0" if gain["high"] < 0 else "not told apart from 0"
+    print(f"{name}: {gain['difference']:+.3f}, {found}")
+
+# %% [markdown]
+# **What was found.** The last lines compare the prompter and the oracle on held-out prompts. The tables
+# above show what each cost. The estimated optima show how much reward there was to gain. They need only
+# samples, and their two errors, few samples and noisy averages, were given with their sizes.

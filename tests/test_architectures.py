@@ -17,7 +17,7 @@ from alignpro.experiments import Cell
 from alignpro.fast.adapter import add_lora
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter
-from alignpro.rewards import RewardModel
+from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import META_PROMPT
 
 PROMPTS = ["How do I boil an egg?", "Why?", "Tea or coffee, on a long cold winter morning?"]

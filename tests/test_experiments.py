@@ -22,7 +22,7 @@ from alignpro.models import load
 from alignpro.report.kept_runs import (
     matrix_cards,
     matrix_metrics,
-    matrix_summary,
+    matrix_rewards,
     matrix_table,
     reference_tables,
 )
@@ -66,7 +66,7 @@ def test_the_matrix_holds_every_pair_and_one_oracle_for_each_frozen_llm(quick, s
     assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == []
     table = matrix_table("smoke", tmp_path / "results")
     assert set(table["architecture"]) == {"P1F1", "P1F2", "P2F1", "P2F2", "F1", "F2"}
-    cells = matrix_summary(table, resamples=100).set_index(["architecture", "configuration"])
+    cells = matrix_rewards(table, resamples=100).set_index(["architecture", "configuration"])
     assert len(cells) == 4 * (len(CONFIGURATIONS) + 3)
     rlhf = cells.xs("RLHF", level="configuration")["mean"]
     assert rlhf["P1F1"] == rlhf["P2F1"] and rlhf["P1F2"] == rlhf["P2F2"]

@@ -5,7 +5,13 @@ import pytest
 from helpers.tables import runs_of, table_of
 from scipy import stats
 
-from alignpro.statistics import _variance_parts, bootstrap, paired_gain, summary, variance_change
+from alignpro.statistics import (
+    _variance_parts,
+    bootstrap,
+    paired_gain,
+    reward_summary,
+    variance_change,
+)
 
 
 def test_the_bootstrap_is_that_of_scipy_over_the_prompts_of_one_run():
@@ -95,7 +101,7 @@ def test_the_bootstrap_refuses_a_level_in_per_cent():
 
 
 def test_mean_and_variances_by_hand():
-    result = summary(table_of({"A": [[0.0, 1.0], [1.0, 1.0]]}), resamples=200).loc["A"]
+    result = reward_summary(table_of({"A": [[0.0, 1.0], [1.0, 1.0]]}), resamples=200).loc["A"]
     assert result["mean"] == 0.75
     # Sample variances 1/2 and 0; that of the means, 1/8, is what the noise of two answers makes.
     assert result["within"] == pytest.approx((0.5 + 0) / 2)
@@ -107,7 +113,7 @@ def test_mean_and_variances_by_hand():
 @pytest.mark.parametrize("runs", [1, 3])
 def test_the_variance_is_the_sum_of_its_sources(runs):
     rewards = np.random.default_rng(0).random((runs, 30, 5)) + np.arange(runs)[:, None, None] / 4
-    result = summary(runs_of({"A": rewards}), resamples=200).loc["A"]
+    result = reward_summary(runs_of({"A": rewards}), resamples=200).loc["A"]
     assert result["variance"] == pytest.approx(rewards.var(), rel=0.2)
     assert result["variance"] == pytest.approx(
         result["within"] + result["across"] + result["runs_apart"]
@@ -130,7 +136,7 @@ def test_the_variances_of_few_answers_are_unbiased():
 
 def test_one_answer_per_prompt_leaves_the_variance_whole():
     rewards = np.random.default_rng(9).random((30, 1))
-    result = summary(table_of({"A": rewards}), 100).loc["A"]
+    result = reward_summary(table_of({"A": rewards}), 100).loc["A"]
     assert np.isnan(result["within"])
     assert result["variance"] == result["across"] == pytest.approx(rewards.var(ddof=1))
     assert result["variance_low"] < result["variance"] < result["variance_high"]
@@ -162,7 +168,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng, covered = np.random.default_rng(3), 0
     for seed in range(200):
         rewards = rng.normal(0.5, 0.1, (40, 1)) + rng.normal(0, 0.1, (40, 4))
-        result = summary(table_of({"A": rewards}), resamples=400, seed=seed).loc["A"]
+        result = reward_summary(table_of({"A": rewards}), resamples=400, seed=seed).loc["A"]
         covered += result["mean_low"] <= 0.5 <= result["mean_high"]
     assert 180 <= covered <= 198
 
@@ -234,7 +240,7 @@ def test_the_change_of_the_variance_by_hand():
 def test_the_change_of_the_variance_is_the_difference_of_two_summaries():
     rng = np.random.default_rng(6)
     table = runs_of({"A": rng.random((2, 20, 4)), "B": rng.random((2, 20, 4)) ** 2})
-    parts = summary(table, 100).loc[["A", "B"], ["variance", "within"]]
+    parts = reward_summary(table, 100).loc[["A", "B"], ["variance", "within"]]
     changes = variance_change(table, "A", "B", 2000)
     assert changes["change"].tolist() == pytest.approx((parts.loc["A"] - parts.loc["B"]).tolist())
     assert (changes["low"] < changes["change"]).all() and (
@@ -249,7 +255,7 @@ def test_what_both_sides_share_does_not_widen_the_interval_of_the_variance():
     noise = rng.normal(0, 0.01, (60, 4))
     table = table_of({"A": easy + noise, "B": easy - noise})
     paired = variance_change(table, "A", "B", 500).loc["variance"]
-    alone = summary(table, 500).loc["A"]
+    alone = reward_summary(table, 500).loc["A"]
     width = paired["high"] - paired["low"]
     assert width < (alone["variance_high"] - alone["variance_low"]) / 4
 

@@ -1,4 +1,4 @@
-"""Figures of the whole matrix: the paper's Figures 2 and 3, and what the paper does not show."""
+"""Figures of all runs of a preset: counterparts of the paper's Figures 2 and 3, and more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignpro.figures.style import COLORS, KIND_LABELS, verbatim
 
 
 def paper_figure(cells: pd.DataFrame, column: str, label: str, title: str) -> Figure:
-    """The paper's Figure 2 or 3: bars by dataset and configuration, a panel an architecture.
+    """Bars by dataset and configuration as in the paper's Figures 2 and 3, by architecture.
 
     `cells` has the columns architecture, dataset, configuration, and `column` with its 95 %
     interval in `<column>_low` and `<column>_high`.
@@ -46,9 +46,9 @@ def _grouped_bars(axes, cells: pd.DataFrame, column: str) -> None:
 
 
 def reward_distributions(table: pd.DataFrame, configurations: Sequence[str]) -> Figure:
-    """Rewards of single answers by configuration: density above, quartiles, a dot a prompt.
+    """Rewards of single answers by configuration: density, quartiles, and one dot per prompt.
 
-    A configuration that a dataset has no answers of leaves its row empty there.
+    If a dataset has no answers of a configuration, the row is empty there.
     """
     datasets = list(table["dataset"].unique())
     figure, grid = plt.subplots(
@@ -81,13 +81,13 @@ def _raincloud(axes, part: pd.DataFrame, row: int, color: str) -> None:
 
 
 def learning_bands(metrics: pd.DataFrame) -> Figure:
-    """Reward and KL of training batches, a colour a dataset: mean and range over the runs.
+    """Reward and KL of training batches, one colour per dataset: mean and range over the runs.
 
-    `metrics` has a row a step and run: dataset, seed, step and TRL's metric names.
+    `metrics` has one row per step and run: dataset, seed, step and TRL's metric names.
     """
     panels = {
         "objective/scores": "mean reward of the batch",
-        "objective/kl": "KL(ρ‖ρ_sft), nats a sequence",
+        "objective/kl": "KL(ρ‖ρ_sft), nats per sequence",
     }
     figure, grid = plt.subplots(1, 2, figsize=(10, 3.8))
     for axes, (name, label) in zip(grid, panels.items()):
@@ -108,7 +108,8 @@ def learning_bands(metrics: pd.DataFrame) -> Figure:
 def suffix_shares(table: pd.DataFrame, configurations: Sequence[str], top: int = 12) -> Figure:
     """What the prompter writes: the share of each frequent suffix within a kind of question.
 
-    A panel for each of `configurations`; the suffixes are the `top` most frequent over all of them.
+    There is one panel for each of `configurations`. The suffixes are the `top` most frequent ones
+    of all panels together.
     """
     part = table[table["configuration"].isin(configurations)]
     suffix = [r.removeprefix(p).strip() or "(nothing)" for r, p in zip(part.rewrite, part.prompt)]

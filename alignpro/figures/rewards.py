@@ -102,7 +102,7 @@ def trained_prompters(metrics: pd.DataFrame) -> Figure:
             means = [v.rolling(9, center=True, min_periods=1).mean() for v in (root, gain)]
             axes.plot(*means, color=color, lw=2, label=label)
         axes.axhline(0, color="#222222", lw=0.8)
-        axes.set(xlabel="√KL(ρ‖ρ_sft), √nats a sequence", title=f"λ = {lam:g}")
+        axes.set(xlabel="√KL(ρ‖ρ_sft), √nats per sequence", title=f"λ = {lam:g}")
     grid[0, 0].set_ylabel("gain of a training batch, in units of r*")
     grid[0, 0].legend(fontsize=9)
     return figure

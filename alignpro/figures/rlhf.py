@@ -1,4 +1,4 @@
-"""Figures of the RLHF oracle: what training bought at which cost, and runs on the Gibbs fronts."""
+"""Figures of RLHF beside the prompter: reward against cost, and runs beside the Gibbs fronts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from alignpro.figures.style import COLORS
 
-# A darker line is a sharper estimate of the same optimum; dashes mark the ones that flatter it.
+# A darker line is a better estimate of the same optimum. A dashed one is too high.
 FRONTS = {
     "reads the prompt, split answers": ("#222222", "-"),
     "reads the prompt, same answers": ("#222222", "--"),
@@ -19,22 +19,22 @@ FRONTS = {
     "π*, all answers": ("#222222", "-"),
     "π*, half of the answers": ("#8a8a8a", "-"),
 }
-NATS = {"Align-Pro": "a rewrite", "RLHF": "an answer"}
+NATS = {"Align-Pro": "per rewrite", "RLHF": "per answer"}
 
 
-def training_cost(runs: pd.DataFrame, frozen: float) -> Figure:
-    """Reward of the training batches against minutes and against generated tokens, a line a run.
+def training_cost(runs: pd.DataFrame, untuned: float) -> Figure:
+    """Reward of the training batches against minutes and generated tokens, one line per run.
 
-    `runs` comes from `oracle.spent`; `frozen` is the held-out reward of No Fine-Tuning.
+    `runs` comes from `rlhf_cost.spent`. `untuned` is the held-out reward of No Fine-Tuning.
     """
     scales = {"seconds": (60, "minutes of training"), "tokens": (1000, "thousand tokens generated")}
     figure, grid = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    for axes, (cost, (unit, label)) in zip(grid, scales.items()):
+    for axes, (unit, (size, label)) in zip(grid, scales.items()):
         for (name, _), run in runs.groupby(["configuration", "seed"]):
             smooth = run["objective/scores"].rolling(5, center=True, min_periods=1).mean()
             first = name not in axes.get_legend_handles_labels()[1]
-            axes.plot(run[cost] / unit, smooth, color=COLORS[name], label=name if first else None)
-        axes.axhline(frozen, color=COLORS["No Fine-Tuning"], ls="--", label="No Fine-Tuning")
+            axes.plot(run[unit] / size, smooth, color=COLORS[name], label=name if first else None)
+        axes.axhline(untuned, color=COLORS["No Fine-Tuning"], ls="--", label="No Fine-Tuning")
         axes.set(xlabel=label, xlim=(0, None))
     grid[0].set(ylabel="mean reward of the batch", title="Against time")
     grid[1].set_title("Against tokens")
@@ -43,10 +43,10 @@ def training_cost(runs: pd.DataFrame, frozen: float) -> Figure:
 
 
 def on_gibbs_fronts(fronts: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Trained runs in reward against √KL on the estimated fronts, a panel a configuration.
+    """Trained runs beside the estimated fronts, reward against √KL, one panel per configuration.
 
-    `fronts` are tables of `oracle.front_table`, `runs` comes from `oracle.spent`. Dots are batches,
-    lines running means of 15, and a star is the mean of a run's last ten steps.
+    `fronts` are tables of `rlhf_cost.front_table`, `runs` comes from `rlhf_cost.spent`. Dots are
+    batches, lines are running means of 15, and a star is the mean of a run's last ten steps.
     """
     names = list(fronts["configuration"].unique())
     figure, grid = plt.subplots(1, len(names), figsize=(5.6 * len(names), 4.8), sharey=True)

@@ -1,4 +1,8 @@
-"""Colours, labels and the style that all figures share."""
+"""Colours, labels and the style that all figures share.
+
+Each configuration has one colour throughout the book (the Okabe–Ito palette, which colour-blind
+readers can tell apart). Figures have a white background in the light and in the dark theme.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ def verbatim(text: str, longest: int = 72) -> str:
 
 
 def use_style() -> None:
-    """The book's look, for every figure that follows."""
+    """Set the book's look for every figure drawn after this call."""
     sns.set_theme(
         style="whitegrid",
         context="notebook",

@@ -1,8 +1,4 @@
-"""Every figure of the experiments, one function each, from a tidy DataFrame.
-
-One colour per configuration all through the book (the Okabe–Ito palette, safe for colour-blind
-readers), on a white card that reads in the light and the dark theme.
-"""
+"""Figures of one run: the reward, the training, the evaluation, and the memory of a planned run."""
 
 from __future__ import annotations
 
@@ -35,7 +31,7 @@ def suffix_heatmap(table: pd.DataFrame) -> Figure:
 
 
 def similarity_maps(maps: dict[str, np.ndarray], kinds: Sequence[str]) -> Figure:
-    """How alike prompts look to an adapter, a square [N, N] a title; `kinds` [N] are in order."""
+    """How alike prompts look to an adapter: one map [N, N] per title, for `kinds` [N] in order."""
     figure, grid = plt.subplots(1, len(maps), figsize=(4.6 * len(maps) + 0.8, 4.6), squeeze=False)
     names = list(dict.fromkeys(kinds))
     ends = np.cumsum([list(kinds).count(name) for name in names])
@@ -58,8 +54,8 @@ def learning_curve(metrics: pd.DataFrame, baselines: dict[str, float] | None = N
     """Reward, KL, entropy and output variety of training batches against the PPO step."""
     panels = {
         "objective/scores": "mean reward of the batch",
-        "objective/kl": "KL(ρ‖ρ_sft), nats a sequence",
-        "objective/entropy": "entropy, nats a sequence",
+        "objective/kl": "KL(ρ‖ρ_sft), nats per sequence",
+        "objective/entropy": "entropy, nats per sequence",
         "val/distinct_outputs": "share of distinct outputs",
     }
     figure, grid = plt.subplots(2, 2, figsize=(9, 5.6), sharex=True)
@@ -124,10 +120,10 @@ def recipe_trials(trials: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(axes, summary: pd.DataFrame, column: str, label: str) -> None:
-    names = list(summary.index)
+def _bars(axes, rewards: pd.DataFrame, column: str, label: str) -> None:
+    names = list(rewards.index)
     for x, name in enumerate(names):
-        row = summary.loc[name]
+        row = rewards.loc[name]
         value, low, high = row[column], row[f"{column}_low"], row[f"{column}_high"]
         axes.bar(x, value, color=COLORS[name], width=0.7)
         axes.errorbar(x, value, [[value - low], [high - value]], color="#222222", capsize=4, lw=1.4)
@@ -138,25 +134,28 @@ def _bars(axes, summary: pd.DataFrame, column: str, label: str) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def mean_reward(summary: pd.DataFrame, dataset: str) -> Figure:
-    """The paper's Figure 2 for one cell: mean held-out reward with 95 % intervals over prompts."""
+def mean_reward(rewards: pd.DataFrame, dataset: str) -> Figure:
+    """Mean held-out reward with 95 % intervals, as in the paper's Figure 2, for one dataset.
+
+    `rewards` is a table of `reward_summary`.
+    """
     figure, axes = plt.subplots(figsize=(8, 4))
-    _bars(axes, summary, "mean", "mean reward r*")
-    axes.set_title(f"Mean reward on held-out prompts of `{dataset}`")
+    _bars(axes, rewards, "mean", "mean reward r*")
+    axes.set_title(f"Mean reward on held-out prompts, {dataset}")
     return figure
 
 
-def reward_variance(summary: pd.DataFrame, dataset: str) -> Figure:
-    """The paper's Figure 3 for one cell: variance of the reward, and its two sources."""
+def reward_variance(rewards: pd.DataFrame, dataset: str) -> Figure:
+    """Variance of the reward, as in the paper's Figure 3, and its two sources, for one dataset."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2))
-    _bars(left, summary, "variance", "variance of the reward")
-    left.set_title(f"Variance on held-out prompts of `{dataset}`")
-    names = list(summary.index)
-    right.barh(names, summary["within"], color=[COLORS[n] for n in names], label="within a prompt")
+    _bars(left, rewards, "variance", "variance of the reward")
+    left.set_title(f"Variance on held-out prompts, {dataset}")
+    names = list(rewards.index)
+    right.barh(names, rewards["within"], color=[COLORS[n] for n in names], label="within a prompt")
     right.barh(
         names,
-        summary["across"],
-        left=summary["within"],
+        rewards["across"],
+        left=rewards["within"],
         color=[COLORS[n] for n in names],
         alpha=0.4,
         label="across prompts",
@@ -182,7 +181,7 @@ def paired_change(means: pd.DataFrame, base: str, better: str, kinds: pd.Series)
     axes.axhline(0, color="#777777", lw=1)
     axes.set_xticks(range(len(order)), [KIND_LABELS[k] for k in order])
     axes.set_ylabel("change of mean reward")
-    axes.set_title(f"{better} − {base}, a dot a prompt (line: mean of the kind)")
+    axes.set_title(f"{better} − {base}, one dot per prompt (line: mean of the kind)")
     return figure
 
 
@@ -209,7 +208,7 @@ def reward_by_kind(table: pd.DataFrame) -> Figure:
 
 
 def run_means(runs: pd.DataFrame, title: str) -> Figure:
-    """Mean held-out reward by configuration: a dot a run, a bar for the mean over runs."""
+    """Mean held-out reward by configuration: one dot per run, a bar for the mean over runs."""
     names = [name for name in COLORS if name in runs]
     figure, axes = plt.subplots(figsize=(8, 3.6))
     for x, name in enumerate(names):
@@ -236,7 +235,7 @@ PART_COLORS = {
 
 
 def memory_by_stage(stages: pd.DataFrame, memory: float, title: str) -> Figure:
-    """Bytes of each stage in GB by part, a panel an architecture, with the GPU's `memory`."""
+    """Memory of each stage in GB by part, one panel per architecture, with the GPU's `memory`."""
     names = list(stages["architecture"].unique())
     figure, grid = plt.subplots(
         len(names), 1, figsize=(8, 0.6 + 1.55 * len(names)), sharex=True, squeeze=False

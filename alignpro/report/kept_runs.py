@@ -1,4 +1,8 @@
-"""The matrix of a preset, architecture × dataset × seed: running it, and reading what it left."""
+"""Reading the runs of a preset from `results/`: their cards, training steps and answers.
+
+The folder of a run is `results/PRESET/DATASET/ARCHITECTURE/seedN`. `reproduce` in
+`alignpro.experiments` fills it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import pandas as pd
 
 from alignpro.evaluation import TOLD_THE_KIND, checked_rewards
 from alignpro.runs import RESULTS
-from alignpro.statistics import paired_gain, summary
+from alignpro.statistics import paired_gain, reward_summary
 
 # What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
 TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
@@ -32,14 +36,17 @@ def _card(path: Path) -> dict:
 def reference_tables(
     preset_name: str, dataset: str, results: Path = RESULTS, architecture: str = "P1F1"
 ) -> dict:
-    """Evaluation tables of the runs in `results/`, by "seed 0", "seed 1", ...; none is no error."""
+    """The evaluation tables of the runs in `results/`, by "seed 0", "seed 1" and so on.
+
+    The result is empty if nothing is kept.
+    """
     folder = results / preset_name / dataset / architecture
     found = sorted(folder.glob("seed*/evaluation.parquet"))
     return {f"seed {p.parent.name.removeprefix('seed')}": _read(p) for p in found}
 
 
 def kept_preset(preset_name: str, results: Path = RESULTS) -> str:
-    """The preset whose runs a page shows: `preset_name`, or "cpu" where that keeps none."""
+    """The preset whose runs a page shows: `preset_name`, or "cpu" if nothing of it is kept."""
     return preset_name if (results / preset_name).is_dir() else "cpu"
 
 
@@ -49,8 +56,7 @@ def matrix_table(
     """Every held-out response in `results/`, one row each, with its `architecture` and `seed`.
 
     `frozen` is the role of the frozen LLM. `files` names the tables of each run that are read. The
-    oracle's architecture is the frozen LLM alone. Raises FileNotFoundError where nothing has been
-    run.
+    oracle's architecture is the frozen LLM alone. Raises FileNotFoundError if nothing has been run.
     """
     tables = [
         _read(path).assign(architecture=path.parts[-3], frozen=_card(path)["architecture"][-1])
@@ -65,23 +71,24 @@ def matrix_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def matrix_summary(table: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """`evaluation.summary` of every architecture × dataset, a row a configuration.
+def matrix_rewards(table: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """Mean and variance of the reward, one row per architecture, dataset and configuration.
 
-    An oracle's rows stand in every architecture with its frozen LLM.
+    See `reward_summary` for the columns. An oracle is repeated for every architecture that has its
+    frozen LLM.
     """
     oracle = table["configuration"] == "RLHF"
     parts = []
     for (pair, dataset), part in table[~oracle].groupby(["architecture", "dataset"], sort=False):
         same_frozen = table["frozen"] == part["frozen"].iloc[0]
         beside = oracle & same_frozen & (table["dataset"] == dataset)
-        part = summary(pd.concat([part, table[beside]]), resamples).reset_index()
+        part = reward_summary(pd.concat([part, table[beside]]), resamples).reset_index()
         parts.append(part.assign(architecture=pair, dataset=dataset))
     return pd.concat(parts, ignore_index=True)
 
 
 def matrix_cards(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
-    """The card of every run in `results/`, a row each: what was run, when, where, how long."""
+    """The card of every run in `results/`, one row each: what was run, when, where, how long."""
     paths = sorted((results / preset_name).glob("*/*/seed*/card.json"))
     return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
 

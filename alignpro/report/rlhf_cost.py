@@ -1,6 +1,6 @@
-"""The RLHF oracle beside the prompter: what each run cost, and samples for the free oracles.
+"""RLHF beside the prompter: what each run cost, and the samples that estimate both optima.
 
-Everything is computed from the tables and metrics in `results/`; nothing is generated or trained.
+Everything is computed from the tables and metrics in `results/`. Nothing is generated or trained.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ def spent(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics.join(step.groupby(RUN)[["seconds", "tokens"]].cumsum())
 
 
-def at_equal_cost(runs: pd.DataFrame, cost: str, window: int = 5) -> pd.DataFrame:
-    """Training reward of each run at its start, at the least total cost of any run, and at its end.
+def at_equal_cost(runs: pd.DataFrame, unit: str, window: int = 5) -> pd.DataFrame:
+    """Training reward of each run at its start, at the total cost of the cheapest, and at its end.
 
-    `runs` comes from `spent`, `cost` is "seconds" or "tokens"; each reward is a mean over `window`
+    `runs` comes from `spent`. `unit` is "seconds" or "tokens". Each reward is a mean over `window`
     batches.
     """
     groups = runs.groupby(RUN)
-    budget = groups[cost].max().min()
+    budget = groups[unit].max().min()
     rows = {}
     for name, run in groups:
-        score, within = run["objective/scores"], run[cost] <= budget
+        score, within = run["objective/scores"], run[unit] <= budget
         rows[name] = {
-            f"{cost} in all": run[cost].iloc[-1],
+            f"{unit} in all": run[unit].iloc[-1],
             "start": score.head(window).mean(),
-            f"after {budget:,.0f} {cost}": score[within].tail(window).mean(),
+            f"after {budget:,.0f} {unit}": score[within].tail(window).mean(),
             "end": score.tail(window).mean(),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(RUN)
 
 
 def last_steps(runs: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
-    """Mean reward and mean KL (nats a completion) of each run's last `steps` batches."""
+    """Mean reward and mean KL (nats per completion) of each run's last `steps` batches."""
     last = runs.groupby(RUN).tail(steps)
     means = last.groupby(RUN)[["objective/scores", "objective/kl"]].mean()
     return means.set_axis(["reward", "kl"], axis=1)
 
 
 def answer_rewards(table: pd.DataFrame, configuration: str) -> Array:
-    """Rewards [X, M] of the M answers that all runs of one configuration gave to each prompt.
+    """Rewards [X, M] of the M answers to each prompt under one configuration, all runs pooled.
 
-    Raises ValueError where some prompt has fewer answers than others.
+    Raises ValueError if some prompt has fewer answers than others.
     """
     return np.concatenate(list(reward_array(table, configuration)), axis=1)
 
@@ -69,9 +69,10 @@ def rewrite_rewards(table: pd.DataFrame, suffixes: Sequence[str], by: str = "id"
     """Rewards [X, N, M] of M answers to X prompts with each of N suffixes, all runs pooled.
 
     `table` holds the suffix tables of several runs, which ask the same frozen LLM. With `by` "kind"
-    the X rows are kinds of question, for a prompter that reads no more of a prompt: the halves that
-    `estimators.prompter_front` makes of their answers then stem from different prompts where each
-    kind has an even number. M is what every row has. Raises ValueError where a row lacks a suffix.
+    the X rows are kinds of question, for a prompter that reads only the kind. If each kind has an
+    even number of prompts, the two halves that `prompter_front` makes of the answers come from
+    different prompts. M is the number of answers that every row has. Raises ValueError if a row
+    lacks a suffix.
     """
     part = table[table["configuration"].isin(suffixes)]
     part = part.sort_values(["seed", "sample", "id"], kind="stable")
@@ -86,7 +87,7 @@ def rewrite_rewards(table: pd.DataFrame, suffixes: Sequence[str], by: str = "id"
 
 
 def front_table(front: Front, configuration: str, name: str) -> pd.DataFrame:
-    """`front` as a table, a row a temperature, for `oracle_figures.on_gibbs_fronts`."""
+    """`front` as a table with one row per temperature, for `figures.rlhf.on_gibbs_fronts`."""
     return pd.DataFrame(
         {
             "configuration": configuration,
@@ -102,9 +103,10 @@ def front_table(front: Front, configuration: str, name: str) -> pd.DataFrame:
 
 
 def against_fronts(ends: pd.DataFrame, fronts: pd.DataFrame) -> pd.DataFrame:
-    """`ends` (of `last_steps`) with the reward of each front of its configuration at a run's KL.
+    """`ends` (of `last_steps`) with the reward that each front of its configuration has at its KL.
 
-    `fronts` are tables of `front_table`. NaN where the KL is beyond what a front's samples can see.
+    `fronts` are tables of `front_table`. The reward is NaN if the front's samples do not reach the
+    KL.
     """
     columns = {}
     for (configuration, name), front in fronts.groupby(["configuration", "front"], sort=False):

@@ -13,15 +13,15 @@ from alignpro.statistics import bootstrap
 def held_out(pairs: pd.DataFrame, margins: np.ndarray) -> pd.DataFrame:
     """How well `margins` [pairs], r(first) − r(second), order held-out pairs with known p_first.
 
-    Rows: `accuracy` on the drawn labels, `expected accuracy` over all labels that could have been
-    drawn, and `noise ceiling`, what r* itself would expect. Columns value, low, high: each prompt
-    counts alike, 95 % bootstrap over prompts.
+    Rows: `accuracy` on the drawn labels; `expected accuracy` over all labels that could have been
+    drawn; and `noise ceiling`, the expected accuracy of r* itself. Columns: value, low and high, a
+    95 % interval over prompts. Each prompt counts alike.
     """
-    says_first = np.asarray(margins) > 0
+    ranks_first = np.asarray(margins) > 0
     p_first = pairs["p_first"].to_numpy()
     measures = {
-        "accuracy": says_first == pairs["first_won"].to_numpy(),
-        "expected accuracy": np.where(says_first, p_first, 1 - p_first),
+        "accuracy": ranks_first == pairs["first_won"].to_numpy(),
+        "expected accuracy": np.where(ranks_first, p_first, 1 - p_first),
         "noise ceiling": noise_ceiling(p_first),
     }
     by_prompt = pd.DataFrame(measures).astype(float).groupby(pairs["id"].to_numpy()).mean()
@@ -30,10 +30,10 @@ def held_out(pairs: pd.DataFrame, margins: np.ndarray) -> pd.DataFrame:
 
 
 def reliability(predicted: np.ndarray, first_won: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Predicted P(first preferred) in [0, 1] against how often the first was, by equal-width bins.
+    """Predicted P(first preferred) in [0, 1] and how often the first won, in equal-width bins.
 
-    Columns: predicted (the mean), observed with its 95 % Wilson interval low and high, and pairs;
-    empty bins are left out.
+    Columns: predicted (the mean), observed with its 95 % Wilson interval low and high, and pairs.
+    Empty bins are left out.
     """
     where = np.minimum((np.asarray(predicted) * bins).astype(int), bins - 1)
     rows = []
@@ -47,7 +47,7 @@ def reliability(predicted: np.ndarray, first_won: np.ndarray, bins: int = 10) ->
 def calibration_error(table: pd.DataFrame) -> float:
     """Expected calibration error of a reliability table: mean |observed − predicted| over pairs.
 
-    It is above 0 for perfect probabilities too, by the noise of finite bins.
+    The noise of finite bins puts it above 0 even for perfect probabilities.
     """
     off = (table["observed"] - table["predicted"]).abs()
     return float((off * table["pairs"]).sum() / table["pairs"].sum())

@@ -1,7 +1,7 @@
 """Reward learning (Eq. 1): a Bradley–Terry reward model, fitted to preferences by TRL.
 
-An encoder with a scalar head reads the pair (prompt, response); TRL's RewardTrainer minimises
-−log σ(r(x, chosen) − r(x, rejected)). What comes out is a checkpoint that `RewardModel` loads.
+An encoder with a scalar head reads the pair (prompt, response). TRL's RewardTrainer minimises
+−log σ(r(x, chosen) − r(x, rejected)). The result is a checkpoint that `RewardModel` loads.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from alignpro import devices, models
 from alignpro.config import ModelSpec
 from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
-from alignpro.rewards import RewardModel
 from alignpro.runs import RunError, atomic_write, digest, write_json
 from alignpro.sources.provenance import provenance
+from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import minilm_folder
 
 
@@ -37,12 +37,12 @@ def learn_reward(
     base: str | Path | None = None,
     progress: bool = True,
 ) -> RewardModel:
-    """The reward model learned from `preferences` (see `read_preferences`), kept in `folder`.
+    """Learn a reward model from `preferences` (see `read_preferences`) and keep it in `folder`.
 
-    `base` is an encoder, by default MiniLM: a directory or a Hub id, without a chat template, since
-    the model reads the text pair (prompt, response). A finished `folder` is loaded, a training that
-    was stopped goes on from its last epoch. Raises RunError where `folder` holds a model learned
-    from something else, PreferenceError for preferences that cannot be used.
+    `base` is an encoder, by default MiniLM: a directory or a Hub id. It has no chat template, since
+    the model reads the text pair (prompt, response). If `folder` is finished, it is loaded. A
+    training that was stopped resumes from its last epoch. Raises RunError if `folder` holds a model
+    learned from something else, and PreferenceError for preferences that cannot be used.
     """
     folder, base = Path(folder), str(base or minilm_folder())
     table, dropped = read_preferences(preferences)
@@ -72,8 +72,8 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    # The trainer's collator hands over no segment ids: the saved tokenizer must not either, or
-    # the model would be asked for scores on inputs that it was not trained on.
+    # The trainer's collator passes no segment ids. The saved tokenizer must not add them, or the
+    # model would score inputs unlike those that it was trained on.
     names = ["input_ids", "attention_mask"]
     tokenizer = models.pretrained(AutoTokenizer, ModelSpec(base), model_input_names=names)
     if tokenizer.chat_template is not None:
@@ -111,12 +111,12 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
 
 
 def _with_head(base: str, seed: int) -> torch.nn.Module:
-    """The encoder `base` with a scalar head on top, which alone starts at random."""
+    """The encoder `base` with a scalar head on top. Only the head starts at random."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would warn of the missing head
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, report = models.pretrained(
+        model, loading = models.pretrained(
             AutoModelForSequenceClassification,
             ModelSpec(base),
             num_labels=1,
@@ -124,14 +124,14 @@ def _with_head(base: str, seed: int) -> torch.nn.Module:
             output_loading_info=True,
         )
     transformers_logging.set_verbosity(verbosity)
-    encoder = [k for k in report["missing_keys"] if k.startswith(f"{model.base_model_prefix}.")]
+    encoder = [k for k in loading["missing_keys"] if k.startswith(f"{model.base_model_prefix}.")]
     if missing := sorted(key for key in encoder if "pooler" not in key):
         raise RunError(f"{base}: no weights for {missing[0]}, which would start at random")
     return model
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint in `work`: the trainer writes its state last."""
+    """The newest complete checkpoint in `work`: the trainer writes its state last."""
     whole = [p.parent for p in work.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
 
@@ -147,8 +147,8 @@ def _publish(trainer, card: dict, folder: Path) -> None:
 class ScaledReward:
     """A learned reward in the unit of r*: the model's logits times the `scale` of its labels.
 
-    λ then prices KL as it does under r*. A constant a prompt stays unknown, as Bradley–Terry
-    leaves it; it changes no comparison within a prompt.
+    λ then prices KL as it does under r*. A constant for each prompt stays unknown under
+    Bradley–Terry. It changes no comparison within a prompt.
     """
 
     model: RewardModel

@@ -1,7 +1,7 @@
-"""Preference pairs: drawn from the frozen LLM and labelled by Bradley–Terry, or read from a file.
+"""Preference pairs: sampled from the frozen LLM and labelled by Bradley–Terry, or read from a file.
 
-Eq. 1 of the paper takes pairs of responses whose labels follow an oracle reward r*. Here r* is the
-rubric, so what a label hides from a learner, the probability behind it, is known.
+Eq. 1 of the paper takes pairs of responses whose labels follow a true reward r*. Here r* is the
+rubric, so the probability behind each label is known. A learner sees only the labels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ COLUMNS = ("prompt", "chosen", "rejected")
 
 
 class PreferenceError(ValueError):
-    """Preferences that cannot be used; the message says which row or column, and why."""
+    """Preferences that cannot be used. The message names the row or column and the reason."""
 
 
 def menu_suffixes(prompts: Sequence[Prompt], seed: int) -> list[str]:
-    """Each prompt with an entry of the neutral menu, or with nothing: what ρ_sft would send.
+    """Each prompt with a random entry of the neutral menu, or with nothing, as ρ_sft would send it.
 
-    A reward model should have seen the answers that a prompter makes the frozen LLM give, and
-    two answers to different instructions differ in more than their noise.
+    A reward model should see answers like those that a prompter causes. And two answers to
+    different instructions differ in more than their noise.
     """
     menu = ("", *NEUTRAL_MENU)
     drawn = np.random.default_rng(seed).integers(len(menu), size=len(prompts))
@@ -35,7 +35,7 @@ def menu_suffixes(prompts: Sequence[Prompt], seed: int) -> list[str]:
 
 
 def bradley_terry(margin: np.ndarray, scale: float) -> np.ndarray:
-    """P(first preferred) = σ((r₁ − r₂) / scale) for margins r₁ − r₂ of any shape."""
+    """P(first preferred) = σ((r₁ − r₂) / scale), for margins r₁ − r₂ of any shape."""
     return expit(np.asarray(margin) / scale)
 
 
@@ -43,9 +43,10 @@ def label_pairs(responses: pd.DataFrame, scale: float, seed: int) -> pd.DataFram
     """Disjoint pairs of responses to the same prompt, labelled with noise from their rewards.
 
     `responses` is a table of `evaluate`: id, kind, prompt, response and the gold `reward`. Columns
-    of the result: id, kind, prompt, first, second, first_row and second_row (the rows that they
-    came from), p_first (the Bradley–Terry probability) and first_won (the label drawn from it). The
-    order within a pair is random; a pair of equal texts has nothing to learn and is left out.
+    of the result: id, kind, prompt, first, second, first_row and second_row (the rows of
+    `responses` that they come from), p_first (the Bradley–Terry probability) and first_won (the
+    label drawn from it). The order within a pair is random. A pair of equal texts teaches nothing
+    and is left out.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -62,12 +63,12 @@ def label_pairs(responses: pd.DataFrame, scale: float, seed: int) -> pd.DataFram
 
 
 def noise_ceiling(p_first: np.ndarray) -> np.ndarray:
-    """max(p, 1 − p) of each pair: how often its label follows r*, which no reward can beat."""
+    """max(p, 1 − p) of each pair: how often r* agrees with its label. No reward can do better."""
     return np.maximum(p_first, 1 - np.asarray(p_first))
 
 
 def as_preferences(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The columns prompt, chosen and rejected of labelled pairs: all that a learner may see."""
+    """The columns prompt, chosen and rejected of labelled pairs: all that a learner sees."""
     won = pairs["first_won"]
     chosen = pairs["first"].where(won, pairs["second"])
     rejected = pairs["second"].where(won, pairs["first"])
@@ -75,12 +76,12 @@ def as_preferences(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_preferences(source) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Preferences as text, and how many rows were dropped as `empty` or `identical`.
+    """Read preferences as text, and count the rows dropped as `empty` or `identical`.
 
     `source` is a JSONL or Parquet file, a `datasets.Dataset` or a DataFrame with the columns
-    prompt, chosen and rejected. Each is plain text or the Hub's messages, a list of {role,
-    content}: the answer is then the last message, and turns before it take the prompt's place.
-    Raises PreferenceError for a missing column, an unreadable row, or where no row is left.
+    prompt, chosen and rejected. Each cell is plain text or the Hub's messages, a list of {role,
+    content}. The answer is then the last message, and the turns before it replace the prompt.
+    Raises PreferenceError for a missing column, an unreadable row, or if no row is left.
     """
     table = _table(source)
     missing = [name for name in COLUMNS if name not in table]
@@ -126,13 +127,13 @@ def _row(number: int, prompt, chosen, rejected) -> tuple[str, str, str]:
     if {role, other_role} - {"", "assistant"}:
         raise PreferenceError(f"row {number}: the last message must be the assistant's")
     if before != others:
-        raise PreferenceError(f"row {number}: chosen and rejected go on different conversations")
-    said = before or _turns(f"row {number}: prompt", prompt)
-    return "\n\n".join(text for _, text in said), good, bad
+        raise PreferenceError(f"row {number}: chosen and rejected continue different conversations")
+    conversation = before or _turns(f"row {number}: prompt", prompt)
+    return "\n\n".join(text for _, text in conversation), good, bad
 
 
 def _turns(where: str, value) -> list[tuple[str, str]]:
-    """(role, text) of each message; plain text, or a missing value, is one turn without a role."""
+    """(role, text) of each message. Plain text or a missing value is one turn without a role."""
     if value is None or isinstance(value, float) and np.isnan(value):
         return [("", "")]
     if isinstance(value, str):

@@ -1,6 +1,6 @@
 """Running a reward study: pairs → reward models → prompters trained on the learned reward.
 
-Every stage keeps a file and is skipped where that exists. A small plain copy of all goes into
+Every stage keeps a file and is skipped if that exists. A small plain copy of all files goes into
 `results/reward_learning/`, which the book reads.
 """
 
@@ -41,10 +41,10 @@ def run_study(
     results: Path = RESULTS,
     progress: bool = True,
 ) -> Path:
-    """Run the study (or go on with it) and return the folder of its results.
+    """Run the study, or resume it, and return the folder of its results.
 
-    Work is kept under `root` in a folder named after all that determines it. Raises what `Cell`
-    and `learn_reward` raise.
+    Work is kept under `root` in a folder named after everything that determines it. Raises what
+    `Cell` and `learn_reward` raise.
     """
     facts = {"preset": described(preset), "learning": dataclasses.asdict(config)}
     name = f"reward-learning-{preset.name}-{dataset}-s{seed}-{digest(facts, code_digest())}"
@@ -88,7 +88,7 @@ def _export(target: Path, tables: dict, steps: list[dict], facts: dict, card: di
 
 
 def _responses(cell: Cell, split: str, samples: int, progress: bool) -> pd.DataFrame:
-    """Answers of π_F to prompts of `split` under the menu's suffixes, with their gold reward."""
+    """Answers of π_F to prompts of `split` with the menu's suffixes, and their gold reward."""
     seed = stage_seed(cell.seed, "pairs", split)
     rewriters, prompts = {"menu": menu_suffixes}, cell.prompts(split)
     table = evaluate(rewriters, cell.frozen, rubric, prompts, samples, seed, progress)
@@ -121,13 +121,13 @@ def _scored(responses: pd.DataFrame, learned: dict) -> pd.DataFrame:
 def _prompter_cell(
     preset: Preset, lam: float, dataset: str, seed: int, reward: ScaledReward, root: str | Path
 ) -> Cell:
-    """The preset's cell with another λ and the learned reward, the gold one beside it."""
+    """The preset's cell with another λ and the learned reward, and the gold one beside it."""
     leashed = dataclasses.replace(preset, ppo=dataclasses.replace(preset.ppo, lam=lam))
     return Cell(leashed, dataset, seed, reward=reward, root=root, gold=rubric)
 
 
 def _evaluated(cell: Cell, prompters: dict, reward: ScaledReward, progress: bool) -> pd.DataFrame:
-    """Held-out answers under each prompter, drawn as it was trained, with both rewards."""
+    """Held-out answers under each prompter, sampled as in training, with both rewards."""
     rewriters = {"No Fine-Tuning": unchanged, **prompters}
     seed, samples = stage_seed(cell.seed, "prompters"), cell.preset.evaluation.samples
     table = evaluate(rewriters, cell.frozen, rubric, cell.prompts("test"), samples, seed, progress)

@@ -21,7 +21,6 @@ from alignpro.config import (
     SamplingConfig,
     distinct_pairs,
 )
-from alignpro.rewards import RewardModel
 from alignpro.scale.step_costs import (
     Lengths,
     Stage,
@@ -36,6 +35,7 @@ from alignpro.scale.step_costs import (
     weight_bytes,
     without_weights,
 )
+from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import META_PROMPT
 
 # Memory that PyTorch takes on a GPU beside its tensors: the CUDA context, workspaces of the

@@ -9,7 +9,7 @@ from alignpro.evaluation import TOLD_THE_KIND
 from alignpro.judging.paper_table import our_cells
 from alignpro.report.kept_runs import (
     matrix_metrics,
-    matrix_summary,
+    matrix_rewards,
     matrix_table,
     reference_tables,
 )
@@ -40,7 +40,7 @@ def results(tmp_path):
 
 
 def test_an_oracle_is_beside_the_pairs_of_its_own_frozen_llm(results):
-    cells = matrix_summary(matrix_table("mine", results), resamples=100)
+    cells = matrix_rewards(matrix_table("mine", results), resamples=100)
     rlhf = cells[cells["configuration"] == "RLHF"].set_index("architecture")["mean"]
     assert rlhf.to_dict() == pytest.approx({"WXP": 0.91, "WP": 0.71})
 

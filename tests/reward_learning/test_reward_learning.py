@@ -176,7 +176,7 @@ def test_empty_and_identical_rows_are_dropped_and_counted():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"rejected": 3}, "row 1: rejected must be text, or messages"),
         ({"rejected": [ASK]}, "row 1: the last message must be the assistant's"),
@@ -184,8 +184,8 @@ def test_empty_and_identical_rows_are_dropped_and_counted():
         ({"rejected": "Sun."}, "no preference is left of 1 rows"),
     ],
 )
-def test_preferences_that_cannot_be_used_are_named(change, said):
-    with pytest.raises(PreferenceError, match=said):
+def test_preferences_that_cannot_be_used_are_named(change, expected):
+    with pytest.raises(PreferenceError, match=expected):
         read_preferences(pd.DataFrame([FORMS["text"] | change]))
 
 
@@ -322,13 +322,13 @@ def test_the_numbers_are_read_from_their_own_preset(tmp_path, monkeypatch):
         "scale: 0.1\ntrain_samples: 4\ntest_samples: 4\nepochs: 1\nbatch_size: 8\n"
         "learning_rate: 1e-4\nlams: [0.1]\nshares: "
     )
-    for shares, said in {
+    for shares, expected in {
         "[0.5]": "must be 1",
         "[1.0, 0.5]": "must rise",
         "[0.0, 1]": "rise",
     }.items():
         (folder / "mine.yaml").write_text(text + shares)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=expected):
             load_reward_learning("mine")
 
 

@@ -14,7 +14,7 @@ NEW, OLD = "b" * 40, "a" * 40
 LOAD = """
 import json, sys
 from alignpro.config import ModelSpec
-from alignpro.rewards import RewardModel
+from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import ModelError
 for source, revision in json.loads(sys.argv[1]):
     reward = RewardModel(ModelSpec(source, revision))

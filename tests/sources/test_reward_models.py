@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec, load_preset
 from alignpro.experiments import Cell
-from alignpro.rewards import RewardModel, rubric
+from alignpro.rewards import rubric
+from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import ModelError
 
 PAIRS = [
