@@ -217,7 +217,7 @@ shown.style.format(precision=3).hide(axis="index")
 training.recipe_trials(trials)
 # %% [markdown]
 # *Trials of the recipe on validation prompts.* Left: the mean reward, with one standard error over
-# prompts; dashed lines are the best constant suffix and the best suffix per kind, chosen on the same
+# prompts; dashed lines are the best constant suffix and the best suffix told the kind, chosen on the same
 # prompts among the same 18 suffixes. Right: how much the suffix tells about the kind of the question. It
 # is 0 where all kinds get the same suffixes; the axis ends at log 5, one suffix for each kind.
 

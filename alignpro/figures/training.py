@@ -107,7 +107,7 @@ def recipe_trials(trials: pd.DataFrame) -> Figure:
         right.plot(rows["mutual_information"], spots, "o", color=color)
     lines = {
         "Best constant suffix": "best_constant",
-        "Best suffix per kind (oracle)": "best_per_kind",
+        "Best suffix, told the kind": "best_per_kind",
     }
     for name, column in lines.items():
         left.axvline(trials[column].iloc[0], color=COLORS[name], ls="--", lw=1.6, label=name)
