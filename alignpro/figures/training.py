@@ -115,7 +115,7 @@ def recipe_trials(trials: pd.DataFrame) -> Figure:
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_xlabel("mean reward on validation prompts")
     left.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    right.set_xlabel("mutual information of kind and suffix, nats")
+    right.set_xlabel("information on the kind, nats")
     right.set_xlim(0, np.log(5))
     return figure
 
