@@ -33,10 +33,12 @@ def reward_judge(
     rewards_b: Sequence[float],
     margin: float = 0.0,
 ) -> pd.DataFrame:
-    """The same table from rewards alone: the sign of their difference, a tie within `margin`.
+    """The table of verdicts from rewards alone: the response with the higher reward wins.
 
-    It needs no model and has no order to depend on. `margin` is at least 0, in the rewards' unit.
-    Raises RewardError where a reward is not a finite number, ValueError for a negative margin.
+    `pairs` holds (prompt, a, b) each; `rewards_a` and `rewards_b` have one finite number per pair.
+    A difference of at most `margin`, in the unit of the rewards, is a tie. This judge needs no
+    model and both orders agree. Raises RewardError where a reward is missing or not a finite
+    number, and ValueError for a negative margin.
     """
     if not margin >= 0:
         raise ValueError(f"margin must be at least 0, got {margin}")
