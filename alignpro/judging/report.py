@@ -33,10 +33,12 @@ def reward_judge(
     rewards_b: Sequence[float],
     margin: float = 0.0,
 ) -> pd.DataFrame:
-    """The same table from rewards alone: the sign of their difference, a tie within `margin`.
+    """The table of verdicts from rewards alone: the response with the higher reward wins.
 
-    It needs no model and has no order to depend on. `margin` is at least 0, in the rewards' unit.
-    Raises RewardError where a reward is not a finite number, ValueError for a negative margin.
+    `pairs` holds (prompt, a, b) each; `rewards_a` and `rewards_b` have one finite number per pair.
+    A difference of at most `margin`, in the unit of the rewards, is a tie. This judge needs no
+    model and both orders agree. Raises RewardError where a reward is missing or not a finite
+    number, and ValueError for a negative margin.
     """
     if not margin >= 0:
         raise ValueError(f"margin must be at least 0, got {margin}")
@@ -136,12 +138,12 @@ def validate(table: pd.DataFrame, labels: Sequence[float], resamples: int = 10_0
     `resamples` is the number of bootstrap draws for the intervals.
     Raises ValueError where there are not as many labels as rows.
     """
-    said, right = _sides(table, labels)
-    same = pd.Series(said == right, dtype=float).mask(pd.isna(said))
-    firm = (said != 0.5) & (right != 0.5)
+    verdict, label = _sides(table, labels)
+    same = pd.Series(verdict == label, dtype=float).mask(pd.isna(verdict))
+    decided = (verdict != 0.5) & (label != 0.5)
     return Validation(
         win_rate(same, resamples),
-        win_rate(same[firm], resamples),
+        win_rate(same[decided], resamples),
         flip_rate(table),
         first_shown_rate(table),
     )
@@ -169,18 +171,18 @@ def self_preference(
     """
     if own not in ("a", "b"):
         raise ValueError(f"own must be 'a' or 'b', got {own!r}")
-    said, right = _sides(table, labels)
+    verdict, label = _sides(table, labels)
     if own == "b":
-        said, right = 1 - said, 1 - right
+        verdict, label = 1 - verdict, 1 - label
     rows = pd.DataFrame(
         {
-            "own": (right > 0.5) * said,
-            "own_pairs": right > 0.5,
-            "other": (right < 0.5) * (1 - said),
-            "other_pairs": right < 0.5,
+            "own": (label > 0.5) * verdict,
+            "own_pairs": label > 0.5,
+            "other": (label < 0.5) * (1 - verdict),
+            "other_pairs": label < 0.5,
         },
         dtype=float,
-    )[~pd.isna(said) & ((right > 0.5) | (right < 0.5))]
+    )[~pd.isna(verdict) & ((label > 0.5) | (label < 0.5))]
     sums = rows.groupby(table["prompt"].to_numpy()[rows.index], sort=True).sum().to_numpy()
 
     def found(means: np.ndarray) -> np.ndarray:

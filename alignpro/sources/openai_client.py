@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from urllib.parse import unquote, urlsplit
 
 import openai
 
@@ -37,7 +38,7 @@ def connect(
     http = openai.DefaultHttpxClient(event_hooks={"response": [_reveal_error]})
     return openai.OpenAI(
         base_url=base_url,
-        api_key=api_key or "none",
+        api_key=(api_key or "").strip() or "none",  # a key from a file often ends in a newline
         timeout=timeout,
         max_retries=retries,
         http_client=http,
@@ -50,9 +51,15 @@ def clean(text: str) -> str:
 
 
 def hide_key(text: str, client: openai.OpenAI) -> str:
-    """`text` without the key of `client`, which servers like to repeat."""
-    key = client.api_key
-    return text.replace(key, "[key]") if len(key) > 5 else text  # "EMPTY" is no secret
+    """`text` without the key of `client` or the password in its address.
+
+    Servers like to repeat both.
+    """
+    password = urlsplit(str(client.base_url)).password or ""
+    for secret in (client.api_key, password, unquote(password)):
+        if len(secret) > 5:  # "EMPTY" is no secret
+            text = text.replace(secret, "[key]")
+    return text
 
 
 def ask(client: openai.OpenAI, request: dict) -> dict:

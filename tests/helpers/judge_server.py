@@ -47,7 +47,7 @@ def completion(content, usage=(100, 20), finish_reason="stop", **message):
 
 
 def say(content, **more):
-    """Script: reply with `content`, or with what this function of the request's body returns."""
+    """Script: reply with `content`; a function gets the request's body and returns the content."""
     return lambda handler, body: handler.send(
         200, completion(content(body) if callable(content) else content, **more)
     )
@@ -95,7 +95,7 @@ def raw(payload, kind="application/json"):
 
 
 def stall(seconds):
-    """Script: say nothing for so long."""
+    """Script: send nothing for so many seconds, then close the connection."""
     return lambda handler, _: time.sleep(seconds)
 
 
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             step(self, body)
-        except (BrokenPipeError, ConnectionResetError):  # the client has given up
+        except (BrokenPipeError, ConnectionResetError):  # the client gave up
             return
 
     def send(self, code, body, headers=None):
@@ -143,12 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *_):  # a connection reset on purpose is no news
+    def handle_error(self, *_):  # connections are reset on purpose
         pass
 
 
 class JudgeServer:
-    """Answers the n-th request by `steps[n]`, every later one by `then`; keeps all."""
+    """Answers request n with the script `steps[n]`, later ones with `then`; records all of them."""
 
     def __init__(self, *steps, then=None):
         self.steps, self.then = list(steps), then or say(longer)

@@ -31,7 +31,9 @@ def test_a_local_server_judges_two_pairs_and_is_gone(tmp_path):
         # It takes a schema and ignores it: sixteen tokens of its own make no verdict.
         assert table["a_first_problem"].str.startswith("unparsed").all()
         assert table["a_first_reply"].str.len().gt(0).all()
-    gone = judge.compare(pairs[:1], tmp_path / "verdicts.sqlite", progress=False)
+    again = judge.compare(pairs, tmp_path / "verdicts.sqlite", progress=False)
+    assert again.equals(table), "kept, although it is no verdict"
+    gone = judge.compare(pairs[:1], tmp_path / "other.sqlite", progress=False)
     assert gone["a_first_problem"].tolist() == ["failed: APIConnectionError"]
 
 

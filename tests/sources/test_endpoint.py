@@ -198,6 +198,24 @@ def test_the_key_reaches_nothing_that_stays(monkeypatch, caplog, capsys):
     assert "Your key is [key]." in seen
 
 
+def test_a_password_in_the_address_reaches_nothing_that_stays(monkeypatch):
+    monkeypatch.setattr("alignpro.sources.endpoint.RETRIES", 0)
+    leak = status(500, body={"error": {"message": "http://me:open%20sesame@host, open sesame"}})
+    with JudgeServer(say("Hello open sesame."), then=leak) as server:
+        url = server.url.replace("http://", "http://me:open%20sesame@")
+        endpoint = Endpoint(ModelSpec("m", endpoint=url), PAPER, 1)
+        assert endpoint.generate(["a"], seed=0) == ["Hello [key]."]
+        with pytest.raises(EndpointError, match=r"me:\[key\]@host, \[key\]"):
+            endpoint.generate(["b"], seed=0)
+
+
+def test_a_key_that_ends_in_a_newline_is_used_without_it(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
+    with JudgeServer(then=say("Yes.")) as server:
+        assert over(server).generate(["a"], seed=0) == ["Yes."]
+    assert server.keys == {f"Bearer {KEY}"}
+
+
 def test_a_server_that_honours_all_passes_the_probe():
     with JudgeServer(then=model()) as server:
         endpoint = over(server)
