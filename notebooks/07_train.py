@@ -130,7 +130,8 @@ centre_adapter(untrained.policy.model, encode(ask(cell.prompts("train"))))
 views["A centred"] = adapter_similarity(untrained.policy.model, encode(ask(unseen)))
 del untrained  # its memory is wanted for training
 kinds = np.array([str(x.kind) for x in unseen])
-training.similarity_maps(views, kinds)
+training.similarity_maps(views, kinds);
+
 # %% [markdown]
 # *How similar validation prompts look to the adapter before training, sorted by kind.* On the left,
 # nearly everything has one colour. On the right there are blocks: prompts of one kind learn together,
@@ -163,7 +164,8 @@ episodes = metrics["episode"].iloc[-1]
 print(f"{len(metrics)} steps, {episodes} episodes, in {cell.run.folder.name}")
 
 # %%
-training.learning_curve(metrics)
+training.learning_curve(metrics);
+
 # %% [markdown]
 # *Training batches against the PPO step: thin lines are single batches, thick lines a running mean of
 # five.* Top left is the reward, which PPO maximises. Top right is the price, the KL in nats per
@@ -186,35 +188,37 @@ print(f"KL at the end: {kl.tail(5).mean():.2f} nats per sequence")
 # of `help`. The test prompts were not read. Each trial trains for 1,440 calls of the frozen LLM, half of
 # a full run. Its prompter then writes 12 rewrites for each of the 30 validation prompts, and the mean
 # reward of their answers is the trial's result. The rule of decision was written down before the trials
-# were read. It is at the top of `tools/recipe_study.py`, which also runs the trials again.
+# were read. It is at the top of `tools/recipe_study.py`, which runs the trials.
 
 # %%
 from alignpro.runs import RESULTS
 
 trials = pd.read_json(RESULTS / "recipe" / "trials.jsonl", lines=True)
+gain = trials["gain_over_constant"].map("{:+.3f}".format)
+trials["gain"] = gain + " ± " + trials["gain_error"].map("{:.3f}".format)
 columns = {
-    "trial": "trial",
-    "seed": "seed",
-    "reward": "validation reward",
-    "gain_over_constant": "minus best constant",
-    "gain_error": "standard error",
-    "on_menu": "on the menu",
-    "mutual_information": "mutual information",
+    "reward": "reward",
+    "gain": "minus constant",
+    "on_menu": "on menu",
+    "mutual_information": "information",
     "reading_accuracy": "top two",
     "kl": "KL",
     "entropy": "entropy",
-    "clip_fraction": "clip fraction",
+    "clip_fraction": "clipped",
 }
-shown = trials[list(columns)].rename(columns=columns)
-shown.style.format(precision=3).hide(axis="index")
+shown = trials.set_index(["trial", "seed"])[list(columns)].rename(columns=columns)
+shown.style.format(precision=3)
 
 # %% [markdown]
-# One row per trial. "Top two" is the share of rewrites whose suffix is one of the two that earn most for
-# their kind on these prompts, by 48 answers each. KL and entropy (nats per sequence) and the clip fraction
-# are means over the last five steps.
+# One row per trial. "Minus constant" is the gain over the best constant suffix on the same prompts, with
+# its standard error. "Information" is the mutual information between kind and suffix, in nats. "Top two"
+# is the share of rewrites whose suffix is one of the two that earn most for their kind, by 48 answers
+# each. KL and entropy (nats per sequence) and the share of clipped ratios are means of the last five
+# training steps.
 
 # %%
-training.recipe_trials(trials)
+training.recipe_trials(trials);
+
 # %% [markdown]
 # *Trials of the recipe on validation prompts.* Left: the mean reward, with one standard error over
 # prompts; dashed lines are the best constant suffix and the best suffix told the kind, chosen on the same
@@ -225,7 +229,8 @@ training.recipe_trials(trials)
 # ## Where the time goes
 
 # %%
-training.step_times(metrics)
+training.step_times(metrics);
+
 # %% [markdown]
 # *Median seconds by stage of a step.* The frozen LLM's answers and the update take most of the time.
 # The KL leash costs one more forward pass, because the reference is the same model with its adapter

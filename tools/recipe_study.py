@@ -64,8 +64,7 @@ class Trial:
     """What one trial changes in the `cpu` preset; `why` is the question that it answers.
 
     `drawn` marks the warm start as it was before this study: each example pairs a random prompt
-    with a random entry of the menu, at a constant rate. Only the commit of its results can
-    run it.
+    with a random entry of the menu, at a constant rate. Only the commit in its line can run it.
     """
 
     name: str
@@ -225,9 +224,10 @@ def done(out: Path) -> set[tuple[str, int]]:
 
 
 def todo(out: Path) -> list[tuple[Trial, int]]:
-    """The trials and seeds that have no line yet, in the order of TRIALS."""
+    """The trials and seeds that can be run and have no line yet, in the order of TRIALS."""
     finished = done(out)
-    return [(t, s) for t in TRIALS for s in t.seeds if (t.name, s) not in finished]
+    new = [t for t in TRIALS if not t.drawn]
+    return [(t, s) for t in new for s in t.seeds if (t.name, s) not in finished]
 
 
 def write(trial: Trial, seed: int, out: Path) -> None:
