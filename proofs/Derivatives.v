@@ -49,6 +49,41 @@ Proof.
 Qed.
 End Moments.
 
+(** The law of total variance. *)
+Lemma total_variance {A B} `{Finite A} `{Finite B} (p : A -> R) (q : A -> B -> R)
+    (f : A -> B -> R) : dist p -> (forall a, dist (q a)) ->
+  let m := E p (fun a => E (q a) (f a)) in
+  E p (fun a => E (q a) (fun b => (f a b - m) * (f a b - m)))
+  = E p (fun a => var (q a) (f a)) + var p (fun a => E (q a) (f a)).
+Proof.
+  intros D Q m; set (h a := E (q a) (f a)).
+  rewrite (E_ext p _ (fun a => var (q a) (f a) + (h a - m) * (h a - m))).
+  - rewrite E_plus; reflexivity.
+  - intros a; unfold var; fold (h a); rewrite !E_square_about by easy; fold (h a); ring.
+Qed.
+
+(** Twice: within rewrites, between rewrites, across prompts. *)
+Lemma three_variances {X K Y} `{Finite X} `{Finite K} `{Finite Y} (P : X -> R) (rho : X -> K -> R)
+    (q : K -> Y -> R) (r : X -> Y -> R) :
+  dist P -> (forall x, dist (rho x)) -> (forall k, dist (q k)) ->
+  let m := E P (fun x => E (rho x) (fun k => E (q k) (r x))) in
+  E P (fun x => E (rho x) (fun k => E (q k) (fun y => (r x y - m) * (r x y - m))))
+  = E P (fun x => E (rho x) (fun k => var (q k) (r x)) + var (rho x) (fun k => E (q k) (r x)))
+    + var P (fun x => E (rho x) (fun k => E (q k) (r x))).
+Proof.
+  intros DP D Q m.
+  set (J x := E (rho x) (fun k => E (q k) (r x))).
+  rewrite (E_ext P _ (fun x => (E (rho x) (fun k => var (q k) (r x))
+    + var (rho x) (fun k => E (q k) (r x))) + (J x - m) * (J x - m))).
+  - rewrite E_plus; reflexivity.
+  - intros x; generalize (total_variance (rho x) (fun k => q k) (fun k => r x) (D x) Q).
+    cbv zeta; fold (J x); intros <-.
+    transitivity (E (rho x) (fun k => E (q k) (fun y => (r x y - J x) * (r x y - J x))
+      + (2 * (J x - m) * (E (q k) (r x) - J x) + (J x - m) * (J x - m)))).
+    + apply E_ext; intros k; rewrite !E_square_about by easy; ring.
+    + rewrite !E_plus, E_scal, E_minus, !E_const by easy; fold (J x); ring.
+Qed.
+
 (** Rewards 0 and 1: the variance within a rewrite of mean [f a] is [f a (1 - f a)]. *)
 Lemma binary_drift {A} `{Finite A} (p f : A -> R) : dist p ->
   cov p f (fun a => f a * (1 - f a)) + third_moment p f = (1 - 2 * E p f) * var p f.

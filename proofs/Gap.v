@@ -110,7 +110,7 @@ Proof.
   lra.
 Qed.
 
-(** Slip 4: what fine-tuning gains is at least what its leash charges. *)
+(** What fine-tuning gains is at least what its leash charges. *)
 Lemma fine_tuning_gain_at_least : 0 < beta ->
   beta * E P (fun x => KL (pi_star x) (pi_F x)) <= J pi_star - J pi_F.
 Proof.

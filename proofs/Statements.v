@@ -402,7 +402,7 @@ Proof.
     rho_sft_distribution pi_F_distribution pi_F'_distribution).
 Qed.
 
-(** slip-4, the inequality
+(** reading-3, the inequality
     Δ₁ = J(π⋆) − J(π_F) is at least β E KL(π⋆‖π_F). *)
 Theorem fine_tuning_gains_at_least_its_KL :
   beta * (𝔼 x ∼ P, KL (pi_star x) (pi_F x)) <= J pi_star - J pi_F.
@@ -609,7 +609,7 @@ Proof.
     P_distribution rho_sft_distribution).
 Qed.
 
-(** slip-1, the counterexample
+(** reading-1, the counterexample
     Theorem 6.1 with |r| ≤ r_max in the place of 0 ≤ r ≤ r_max is false. *)
 Theorem theorem_6_1_is_false_for_signed_rewards :
   ~ forall (P : unit -> R) (rho_sft : unit -> bool -> R) (pi_F : unit -> bool -> R)
@@ -777,7 +777,7 @@ Qed.
 Notation U := (fun k => E (R2 k) g).          (* what stage 1 earns while stage 2 is untrained *)
 Notation rho1_U := (tilt lam1 R1 U).
 
-(** thm-order, part 1
+(** thm-order, part 1 with the constant 512
     C18: training stage 1 for U and then stage 2 loses λ₁ KL(ρ₁ᵁ‖ρ₁⋆), at most
     w⁴/(512 λ₁ λ₂²), where w bounds the range of g. *)
 Theorem loss_of_the_wrong_order :
@@ -889,6 +889,21 @@ Remark path_of_optima lam x : tilt lam (rho_sft x) (g x) = rho (/ lam) x.
 Proof. exact (tilt_on_path (rho_sft x) (g x) lam). Qed.
 Remark path_starts_untrained x : rho 0 x = rho_sft x.
 Proof. exact (path_0 (rho_sft x) (g x) (rho_sft_distribution x)). Qed.
+
+(** eq-variance-parts
+    C19: the variance over all answers has three parts: within rewrites, between them, across
+    prompts. *)
+Theorem parts_of_the_variance : forall {Y} `{Finite Y} (some_rho : X -> K -> R)
+    (pi_F' : K -> Y -> R) (r : X -> Y -> R),
+  (forall x, dist (some_rho x)) -> (forall k, dist (pi_F' k)) ->
+  let mean := 𝔼 x ∼ P, 𝔼 k ∼ (some_rho x), 𝔼 y ∼ (pi_F' k), r x y in
+  (𝔼 x ∼ P, 𝔼 k ∼ (some_rho x), 𝔼 y ∼ (pi_F' k), ((r x y - mean) * (r x y - mean)))
+  = (𝔼 x ∼ P, ((𝔼 k ∼ (some_rho x), var (pi_F' k) (r x))
+               + var (some_rho x) (fun k => 𝔼 y ∼ (pi_F' k), r x y)))
+    + var P (fun x => 𝔼 k ∼ (some_rho x), 𝔼 y ∼ (pi_F' k), r x y).
+Proof.
+  exact (fun Y finite some_rho pi_F' r => three_variances P some_rho pi_F' r P_distribution).
+Qed.
 
 (** thm-variance-drift
     C19: the variance over all answers moves as E_x[Cov(g, v) + κ₃(g)] + 2 Cov_x(J, Var(g)), and the

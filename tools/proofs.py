@@ -76,8 +76,8 @@ def reference(theorem: Theorem) -> str:
     """The place in the book, as a link."""
     kind = theorem.label.split("-")[0]
     role = {"thm": "prf:ref", "lem": "prf:ref", "cor": "prf:ref", "eq": "eq"}.get(kind, "ref")
-    title = f"{theorem.label.replace('-', ' ')} <{theorem.label}>"
-    link = f"{{{role}}}`{title if kind == 'slip' else theorem.label}`"
+    title = f"R{theorem.label.split('-')[1]} <{theorem.label}>"
+    link = f"{{{role}}}`{title if kind == 'reading' else theorem.label}`"
     parts = [] if theorem.label == "other" else [link]
     return ", ".join(parts + ([theorem.part] if theorem.part else []))
 

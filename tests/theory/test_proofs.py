@@ -161,7 +161,7 @@ def test_each_theorem_is_closed_by_a_term_and_has_a_place_in_the_book():
     book = "\n".join(p.read_text() for p in (ROOT / "book").glob("*.md"))
     for theorem in checked:
         kind, label = theorem.label.split("-")[0], theorem.label
-        place = {"eq": f"$$ ({label})", "sec": f"({label})=", "slip": f"({label})="}.get(
+        place = {"eq": f"$$ ({label})", "sec": f"({label})=", "reading": f"({label})="}.get(
             kind, f":label: {label}\n"
         )
         assert place in book or label == "other", theorem
