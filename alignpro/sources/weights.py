@@ -9,8 +9,7 @@ import io
 import os
 import shutil
 from collections.abc import Sequence
-from functools import lru_cache
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
