@@ -17,7 +17,6 @@ Definition everything :=
    @total_variation_of_a_tilt,
    @gain_between_two_bounds,
    @variance_is_the_resource,
-   @square_root_ceiling,
    @the_support_is_needed,
    @value_is_linear,
    @optimum_of_rlhf_is_the_tilt,
@@ -34,6 +33,9 @@ Definition everything :=
    @gap_between_two_bounds,
    @budget_of_KL,
    @ceiling_of_prompting,
+   @square_root_ceiling,
+   @what_a_certified_budget_needs,
+   @gap_bounds_from_untrained_moments,
    @channel_cannot_increase_KL,
    @no_free_lunch_at_equal_budgets,
    @no_free_lunch_at_equal_leashes,
@@ -55,6 +57,7 @@ Definition everything :=
    @one_leash_is_one_prompter,
    @regret_of_a_chain,
    @optimum_of_a_chain,
+   @parts_of_the_variance,
    @drift_of_the_variance,
    @variance_of_binary_rewards).
 Print Assumptions everything.

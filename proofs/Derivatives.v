@@ -3,7 +3,7 @@
     Put [t = 1 / lam].  The optima for all leashes form a path, with the untrained prompter at
     [t = 0]. *)
 From Coq Require Import Reals Lra List FunctionalExtensionality.
-From AlignPro Require Import FiniteProb Divergence Tilt.
+From AlignPro Require Import FiniteProb Divergence Tilt Gap.
 Open Scope R_scope.
 
 (** ** Covariance, variance, third central moment *)
@@ -48,6 +48,41 @@ Proof.
   rewrite E_plus, !E_minus, !E_scal, E_const by easy; fold m; ring.
 Qed.
 End Moments.
+
+(** The law of total variance. *)
+Lemma total_variance {A B} `{Finite A} `{Finite B} (p : A -> R) (q : A -> B -> R)
+    (f : A -> B -> R) : dist p -> (forall a, dist (q a)) ->
+  let m := E p (fun a => E (q a) (f a)) in
+  E p (fun a => E (q a) (fun b => (f a b - m) * (f a b - m)))
+  = E p (fun a => var (q a) (f a)) + var p (fun a => E (q a) (f a)).
+Proof.
+  intros D Q m; set (h a := E (q a) (f a)).
+  rewrite (E_ext p _ (fun a => var (q a) (f a) + (h a - m) * (h a - m))).
+  - rewrite E_plus; reflexivity.
+  - intros a; unfold var; fold (h a); rewrite !E_square_about by easy; fold (h a); ring.
+Qed.
+
+(** Twice: within rewrites, between rewrites, across prompts. *)
+Lemma three_variances {X K Y} `{Finite X} `{Finite K} `{Finite Y} (P : X -> R) (rho : X -> K -> R)
+    (q : K -> Y -> R) (r : X -> Y -> R) :
+  dist P -> (forall x, dist (rho x)) -> (forall k, dist (q k)) ->
+  let m := E P (fun x => E (rho x) (fun k => E (q k) (r x))) in
+  E P (fun x => E (rho x) (fun k => E (q k) (fun y => (r x y - m) * (r x y - m))))
+  = E P (fun x => E (rho x) (fun k => var (q k) (r x)) + var (rho x) (fun k => E (q k) (r x)))
+    + var P (fun x => E (rho x) (fun k => E (q k) (r x))).
+Proof.
+  intros DP D Q m.
+  set (J x := E (rho x) (fun k => E (q k) (r x))).
+  rewrite (E_ext P _ (fun x => (E (rho x) (fun k => var (q k) (r x))
+    + var (rho x) (fun k => E (q k) (r x))) + (J x - m) * (J x - m))).
+  - rewrite E_plus; reflexivity.
+  - intros x; generalize (total_variance (rho x) (fun k => q k) (fun k => r x) (D x) Q).
+    cbv zeta; fold (J x); intros <-.
+    transitivity (E (rho x) (fun k => E (q k) (fun y => (r x y - J x) * (r x y - J x))
+      + (2 * (J x - m) * (E (q k) (r x) - J x) + (J x - m) * (J x - m)))).
+    + apply E_ext; intros k; rewrite !E_square_about by easy; ring.
+    + rewrite !E_plus, E_scal, E_minus, !E_const by easy; fold (J x); ring.
+Qed.
 
 (** Rewards 0 and 1: the variance within a rewrite of mean [f a] is [f a (1 - f a)]. *)
 Lemma binary_drift {A} `{Finite A} (p f : A -> R) : dist p ->
@@ -140,7 +175,8 @@ Proof.
   fold Zt; unfold cov; rewrite !E_path; unfold Rsqr.
   replace (weighted (fun k => g k * 1) t) with (weighted g t)
     by (apply sum_ext; intros; ring).
-  intros L; replace (weighted (fun k => g k * f k) t / Zt t - weighted g t / Zt t * (weighted f t / Zt t))
+  intros L.
+  replace (weighted (fun k => g k * f k) t / Zt t - weighted g t / Zt t * (weighted f t / Zt t))
     with ((weighted (fun k => g k * f k) t * Zt t - weighted g t * weighted f t) / (Zt t * Zt t))
     by (field; easy).
   exact L.
@@ -390,7 +426,64 @@ Proof.
     replace (V * ((exp (b * w) - 1) / w))
       with (V * (exp (b * w) / w) - V * (1 / w)) by (field; lra); lra.
 Qed.
+
+(** The same where the reward may be constant: then all three sides are 0. *)
+Lemma variance_bounds_all lam : 0 < lam ->
+  V * ((1 - exp (- (w / lam))) / w) <= E (tilt lam rho0 g) g - E rho0 g
+  <= V * ((exp (w / lam) - 1) / w).
+Proof.
+  intros L; destruct (osc_g_ge0 rho0 g D0) as [W|W]; [now apply variance_bounds|].
+  assert (Q : forall x, V * (x / w) = 0)
+    by (intros; rewrite <- W; unfold Rdiv; rewrite Rinv_0; ring).
+  assert (G0 : 0 <= E (tilt lam rho0 g) g - E rho0 g).
+  { eapply Rle_trans; [|now apply gain_at_least_KL].
+    apply Rmult_le_pos; [lra|]; apply KL_ge0; auto using tilt_dist, tilt_abs_cont. }
+  generalize (gain_at_most lam rho0 g L D0); rewrite !Q, <- W; lra.
+Qed.
 End Variance.
+
+(** ** The gap from untrained moments *)
+
+(** Floor and ceiling of the gain of a tilt of [q] by [f / tau]. *)
+Definition floor_of_gain {A} `{Finite A} (tau : R) (q f : A -> R) : R :=
+  var q f * ((1 - exp (- (osc q f / tau))) / osc q f).
+Definition ceiling_of_gain {A} `{Finite A} (tau : R) (q f : A -> R) : R :=
+  Rmin (var q f * ((exp (osc q f / tau) - 1) / osc q f)) (osc q f * tanh (osc q f / (4 * tau))).
+
+Lemma gain_from_moments {A} `{Finite A} tau (q f : A -> R) : 0 < tau -> dist q ->
+  floor_of_gain tau q f <= E (tilt tau q f) f - E q f <= ceiling_of_gain tau q f.
+Proof.
+  intros T D; destruct (variance_bounds_all q f D tau T) as [L U]; split; [exact L|].
+  apply Rmin_glb; [exact U|now apply gain_at_most].
+Qed.
+
+Section Untrained.
+Context {X K Y : Type} `{Finite X} `{Finite K} `{Finite Y}.
+Variables (P : X -> R) (rho_sft : X -> K -> R) (pi_F : X -> Y -> R) (pi_F' : K -> Y -> R)
+  (r : X -> Y -> R) (lam beta : R).
+Hypotheses (lam_pos : 0 < lam) (beta_pos : 0 < beta) (DP : dist P)
+  (Dsft : forall x, dist (rho_sft x)) (Dx : forall x, dist (pi_F x)).
+
+Notation J := (J P r).
+Notation g := (g pi_F' r).
+
+Lemma gap_from_untrained_moments :
+  let rest := Delta P rho_sft pi_F pi_F' r lam beta - (J pi_F - J (pi_bar_sft rho_sft pi_F')) in
+  E P (fun x => floor_of_gain beta (pi_F x) (r x) - ceiling_of_gain lam (rho_sft x) (g x))
+    <= rest
+  /\ rest <=
+    E P (fun x => ceiling_of_gain beta (pi_F x) (r x) - floor_of_gain lam (rho_sft x) (g x)).
+Proof.
+  intros rest.
+  assert (e : rest = E P (fun x => (E (tilt beta (pi_F x) (r x)) (r x) - E (pi_F x) (r x))
+    - (E (tilt lam (rho_sft x) (g x)) (g x) - E (rho_sft x) (g x)))).
+  { unfold rest, Delta, pi_bar_sft; rewrite !(J_induced P pi_F' r), !E_minus.
+    unfold Gap.J, pi_star, rho_star; ring. }
+  rewrite e; split; apply E_le; try easy; intros x;
+    generalize (gain_from_moments beta (pi_F x) (r x) beta_pos (Dx x));
+    generalize (gain_from_moments lam (rho_sft x) (g x) lam_pos (Dsft x)); lra.
+Qed.
+End Untrained.
 
 (** ** The variance of the reward along the path *)
 

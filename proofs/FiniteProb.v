@@ -153,6 +153,36 @@ Proof.
 Qed.
 End Expectation.
 
+(** ** The Cauchy-Schwarz inequality *)
+
+Section CauchySchwarz.
+Context {A : Type} `{Finite A}.
+Variables p f h : A -> R.
+Hypothesis D : dist p.
+
+Lemma cauchy_schwarz :
+  E p (fun a => f a * h a) * E p (fun a => f a * h a)
+  <= E p (fun a => f a * f a) * E p (fun a => h a * h a).
+Proof.
+  set (x := E p (fun a => f a * f a)); set (y := E p (fun a => h a * h a)).
+  set (z := E p (fun a => f a * h a)).
+  assert (Q : forall c d, 0 <= c * c * x - 2 * c * d * z + d * d * y).
+  { intros c d; unfold x, y, z; rewrite <- !E_scal, <- E_minus, <- E_plus.
+    rewrite <- (E_const p 0 D); apply E_le; [easy|]; intros a.
+    generalize (Rle_0_sqr (c * f a - d * h a)); unfold Rsqr; lra. }
+  assert (y0 : 0 <= y).
+  { unfold y; rewrite <- (E_const p 0 D); apply E_le; [easy|]; intros a; apply Rle_0_sqr. }
+  destruct y0 as [y0|y0].
+  - generalize (Q y z); intros G; apply (Rmult_le_reg_l y); [easy|]; lra.
+  - assert (z0 : z = 0); [|rewrite z0, <- y0; lra].
+    unfold z, E; rewrite <- (sum_0 (A := A)); apply sum_ext; intros a.
+    assert (T : forall b, 0 <= p b * (h b * h b)).
+    { intros b; apply Rmult_le_pos; [apply D|apply Rle_0_sqr]. }
+    destruct (Rmult_integral _ _ (sum_eq0 _ T (eq_sym y0) a)) as [Z|Z]; [rewrite Z; ring|].
+    destruct (Rmult_integral _ _ Z) as [Zh|Zh]; rewrite Zh; ring.
+Qed.
+End CauchySchwarz.
+
 (** ** Mixtures *)
 
 (** The distribution of the response when the rewrite is drawn from [rho] and the response from

@@ -110,7 +110,7 @@ Proof.
   lra.
 Qed.
 
-(** Slip 4: what fine-tuning gains is at least what its leash charges. *)
+(** What fine-tuning gains is at least what its leash charges. *)
 Lemma fine_tuning_gain_at_least : 0 < beta ->
   beta * E P (fun x => KL (pi_star x) (pi_F x)) <= J pi_star - J pi_F.
 Proof.
@@ -326,6 +326,51 @@ Proof.
     [now apply dist_supported|].
   generalize (tilt_reaches lam (rho_sft x) (g x) lam_pos (Dsft x) k L).
   generalize (min_on_le (rho_sft x) (fun k => ln (rho_sft x k)) k L); unfold rho_star; nra.
+Qed.
+
+(** What a bound of zero or less needs. *)
+Lemma budget_needs t : t <= lam * E P (fun x => KL (rho_star x) (rho_sft x)) ->
+  t <= best_rewrites - J pi_bar_sft.
+Proof.
+  intros L; eapply Rle_trans; [exact L|].
+  apply Rle_trans with (J (induced rho_star) - J pi_bar_sft).
+  - unfold pi_bar_sft; rewrite !J_induced, <- E_scal, <- E_minus; apply E_le; [easy|]; intros x.
+    now apply gain_at_least_KL.
+  - assert (D : prompter rho_star).
+    { intros x; split; [now apply tilt_dist|now apply tilt_abs_cont]. }
+    generalize (prompter_ceiling rho_star D); lra.
+Qed.
+
+(** *** The ceiling from the KL alone (C11) *)
+
+Lemma sqrt_KL_average rho : prompter rho -> J (induced rho) - J pi_bar_sft
+  <= E P (fun x => osc (rho_sft x) (g x) * sqrt (KL (rho x) (rho_sft x) / 2)).
+Proof.
+  intros D; unfold pi_bar_sft; rewrite !J_induced, <- E_minus; apply E_le; [easy|]; intros x.
+  apply sqrt_KL_ceiling; auto; apply D.
+Qed.
+
+Lemma sqrt_KL_two_numbers rho : prompter rho ->
+  E P (fun x => osc (rho_sft x) (g x) * sqrt (KL (rho x) (rho_sft x) / 2))
+  <= sqrt (E P (fun x => osc (rho_sft x) (g x) * osc (rho_sft x) (g x))
+           * E P (fun x => KL (rho x) (rho_sft x)) / 2).
+Proof.
+  intros D; set (f x := osc (rho_sft x) (g x)); set (h x := sqrt (KL (rho x) (rho_sft x) / 2)).
+  assert (KL0 : forall x, 0 <= KL (rho x) (rho_sft x)).
+  { intros x; destruct (D x); now apply KL_ge0. }
+  assert (e : E P (fun x => h x * h x) = E P (fun x => KL (rho x) (rho_sft x)) / 2).
+  { unfold Rdiv; rewrite Rmult_comm, <- E_scal; apply E_ext; intros x; unfold h.
+    rewrite sqrt_sqrt; [field|generalize (KL0 x); lra]. }
+  assert (P0 : 0 <= E P (fun x => f x * h x)).
+  { rewrite <- (E_const P 0 DP); apply E_le; [easy|]; intros x.
+    apply Rmult_le_pos; [now apply osc_g_ge0|apply sqrt_pos]. }
+  change (E P (fun x => f x * h x) <= sqrt (E P (fun x => f x * f x)
+            * E P (fun x => KL (rho x) (rho_sft x)) / 2)).
+  rewrite <- (sqrt_square _ P0); apply sqrt_le_1_alt.
+  unfold Rdiv; rewrite Rmult_assoc.
+  change (E P (fun x => KL (rho x) (rho_sft x)) * / 2)
+    with (E P (fun x => KL (rho x) (rho_sft x)) / 2).
+  rewrite <- e; now apply cauchy_schwarz.
 Qed.
 
 (** *** No free lunch at a matched reference (C10) *)

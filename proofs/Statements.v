@@ -73,6 +73,10 @@ Proof. exact eq_refl. Qed.
 Remark regularised_objective : objective lam q f p = (𝔼 b ∼ p, f b) - lam * KL p q.
 Proof. exact eq_refl. Qed.
 
+Remark largest_KL_of_range : largest_KL t =
+  t / (1 - exp (- t)) - 1 - ln (t / (1 - exp (- t))).
+Proof. exact eq_refl. Qed.
+
 Remark mass_of_the_best :
   mass_of_best q f p = Σ b, if Req_EM_T (f b) (max_on q f) then p b else 0.
 Proof. exact eq_refl. Qed.
@@ -91,6 +95,14 @@ Proof. exact eq_refl. Qed.
 
 Remark third_central_moment :
   third_moment p f = 𝔼 b ∼ p, ((f b - E p f) * (f b - E p f) * (f b - E p f)).
+Proof. exact eq_refl. Qed.
+
+Remark floor_of_a_gain : floor_of_gain t p f =
+  var p f * ((1 - exp (- (osc p f / t))) / osc p f).
+Proof. exact eq_refl. Qed.
+
+Remark ceiling_of_a_gain : ceiling_of_gain t p f =
+  Rmin (var p f * ((exp (osc p f / t) - 1) / osc p f)) (osc p f * tanh (osc p f / (4 * t))).
 Proof. exact eq_refl. Qed.
 
 Remark derivative_of_h (h : R -> R) (d : R) : (derivative h t d) =
@@ -195,17 +207,23 @@ Proof.
               (value_falls rho_sft g lam rho_sft_distribution lam_positive))).
 Qed.
 
-(** thm-kl-bounds, the ceilings osc²/8λ² and log 1/q
-    Both KLs are at most osc(g)²/8λ², and KL(ρ⋆‖ρ_sft) is at most log 1/q, where q is the mass of
-    the best rewrites before training. *)
+(** thm-kl-bounds, the ceilings h(s) and s²/8 and log 1/q
+    C6: with s = osc(g)/λ > 0, both KLs are at most h(s) and at most s²/8, and KL(ρ⋆‖ρ_sft) is at
+    most log 1/q, where q is the mass of the best rewrites before training. *)
 Theorem KL_of_the_optimum :
-  KL rho_star rho_sft <= osc rho_sft g * osc rho_sft g / (8 * (lam * lam))
+  (0 < osc rho_sft g ->
+     KL rho_star rho_sft <= largest_KL (osc rho_sft g / lam)
+     /\ KL rho_sft rho_star <= largest_KL (osc rho_sft g / lam))
+  /\ KL rho_star rho_sft <= osc rho_sft g * osc rho_sft g / (8 * (lam * lam))
   /\ KL rho_sft rho_star <= osc rho_sft g * osc rho_sft g / (8 * (lam * lam))
   /\ KL rho_star rho_sft <= ln (1 / mass_of_best rho_sft g rho_sft).
 Proof.
-  exact (conj (proj1 (KL_tilt_le lam rho_sft g lam_positive rho_sft_distribution))
+  exact (conj (fun S => conj
+                (KL_tilt_le_largest lam rho_sft g lam_positive rho_sft_distribution S)
+                (KL_back_le_largest lam rho_sft g lam_positive rho_sft_distribution S))
+        (conj (proj1 (KL_tilt_le lam rho_sft g lam_positive rho_sft_distribution))
         (conj (proj2 (KL_tilt_le lam rho_sft g lam_positive rho_sft_distribution))
-              (KL_tilt_le_best lam rho_sft g lam_positive rho_sft_distribution))).
+              (KL_tilt_le_best lam rho_sft g lam_positive rho_sft_distribution)))).
 Qed.
 
 (** thm-limits, the rate in part 1
@@ -256,12 +274,6 @@ Theorem variance_is_the_resource : 0 < osc rho_sft g ->
   var rho_sft g * ((1 - exp (- (osc rho_sft g / lam))) / osc rho_sft g) <= J_lam - J_0
   <= var rho_sft g * ((exp (osc rho_sft g / lam) - 1) / osc rho_sft g).
 Proof. exact (variance_bounds rho_sft g rho_sft_distribution lam lam_positive). Qed.
-
-(** other, the √KL ceiling
-    Any prompter, trained or not: E_ρ g − J₀ ≤ osc(g) √(KL(ρ‖ρ_sft)/2). *)
-Theorem square_root_ceiling : forall rho, dist rho -> rho << rho_sft ->
-  E rho g - J_0 <= osc rho_sft g * sqrt (KL rho rho_sft / 2).
-Proof. exact (sqrt_KL_ceiling rho_sft g rho_sft_distribution). Qed.
 End OnePrompt.
 
 (** Lemma 5.1 needs the support. *)
@@ -390,7 +402,7 @@ Proof.
     rho_sft_distribution pi_F_distribution pi_F'_distribution).
 Qed.
 
-(** slip-4, the inequality
+(** reading-3, the inequality
     Δ₁ = J(π⋆) − J(π_F) is at least β E KL(π⋆‖π_F). *)
 Theorem fine_tuning_gains_at_least_its_KL :
   beta * (𝔼 x ∼ P, KL (pi_star x) (pi_F x)) <= J pi_star - J pi_F.
@@ -497,6 +509,44 @@ Proof.
     (prompter_ceiling P rho_sft pi_F' r P_distribution rho_sft_distribution rho D))).
 Qed.
 
+(** thm-sqrt-kl, both inequalities
+    C11: any prompter on the support, trained or not, gains at most E[osc(g) √(KL/2)], and that is
+    at most √(E osc(g)² E KL / 2). *)
+Theorem square_root_ceiling : forall rho, prompter rho ->
+  J (induced rho) - J pi_bar_sft
+    <= (𝔼 x ∼ P, (osc (rho_sft x) (g x) * sqrt (KL (rho x) (rho_sft x) / 2)))
+  /\ (𝔼 x ∼ P, (osc (rho_sft x) (g x) * sqrt (KL (rho x) (rho_sft x) / 2)))
+    <= sqrt ((𝔼 x ∼ P, (osc (rho_sft x) (g x) * osc (rho_sft x) (g x)))
+             * (𝔼 x ∼ P, KL (rho x) (rho_sft x)) / 2).
+Proof.
+  exact (fun rho D => conj
+    (sqrt_KL_average P rho_sft pi_F' r P_distribution rho_sft_distribution rho D)
+    (sqrt_KL_two_numbers P rho_sft pi_F' r P_distribution rho_sft_distribution rho D)).
+Qed.
+
+(** eq-budget, what it needs
+    If λ E KL(ρ⋆‖ρ_sft) reaches T₁ + T₂, so that Theorem 6.1 certifies the budget, then
+    E max g − J₀ reaches it too. *)
+Theorem what_a_certified_budget_needs : forall r_max,
+  r_max * A + r_max * B <= lam * E_KL ->
+  r_max * A + r_max * B <= (𝔼 x ∼ P, max_on (rho_sft x) (g x)) - J pi_bar_sft.
+Proof.
+  exact (fun r_max => budget_needs P rho_sft pi_F' r lam lam_positive P_distribution
+    rho_sft_distribution (r_max * A + r_max * B)).
+Qed.
+
+(** cor-untrained
+    The gap, less J(π_F) − J₀, is between two differences of moments of the untrained models. *)
+Theorem gap_bounds_from_untrained_moments :
+  (𝔼 x ∼ P, (floor_of_gain beta (pi_F x) (r x) - ceiling_of_gain lam (rho_sft x) (g x)))
+    <= Delta - (J pi_F - J pi_bar_sft)
+  /\ Delta - (J pi_F - J pi_bar_sft)
+    <= 𝔼 x ∼ P, (ceiling_of_gain beta (pi_F x) (r x) - floor_of_gain lam (rho_sft x) (g x)).
+Proof.
+  exact (gap_from_untrained_moments P rho_sft pi_F pi_F' r lam beta lam_positive beta_positive
+    P_distribution rho_sft_distribution pi_F_distribution).
+Qed.
+
 (** thm-no-free-lunch, data processing
     C10: KL(π̃_ρ‖π̄_sft) ≤ KL(ρ‖ρ_sft) at each prompt. *)
 Theorem channel_cannot_increase_KL : forall rho x, prompter rho ->
@@ -559,7 +609,7 @@ Proof.
     P_distribution rho_sft_distribution).
 Qed.
 
-(** slip-1, the counterexample
+(** reading-1, the counterexample
     Theorem 6.1 with |r| ≤ r_max in the place of 0 ≤ r ≤ r_max is false. *)
 Theorem theorem_6_1_is_false_for_signed_rewards :
   ~ forall (P : unit -> R) (rho_sft : unit -> bool -> R) (pi_F : unit -> bool -> R)
@@ -589,10 +639,18 @@ Notation F_hat := (objective lam rho_sft g_hat).
 Notation e := (fun k => g_hat k - g k).
 
 (** thm-reward-error
-    C13: if |e| ≤ ε on the support then F(ρ⋆) − F(ρ̂) ≤ ε²/2λ. *)
+    C13: if |e| ≤ ε on the support then F(ρ⋆) − F(ρ̂) ≤ ε²/2λ, and
+    |J(ρ̂) − J(ρ⋆)| ≤ osc(g) tanh(osc(e)/4λ) ≤ osc(g) tanh(ε/2λ). *)
 Theorem wrong_reward : forall eps, (forall k, 0 < rho_sft k -> Rabs (g_hat k - g k) <= eps) ->
-  F rho_star - F rho_hat <= eps * eps / (2 * lam).
-Proof. exact (small_error lam rho_sft g g_hat lam_positive rho_sft_distribution). Qed.
+  F rho_star - F rho_hat <= eps * eps / (2 * lam)
+  /\ Rabs (E rho_hat g - E rho_star g) <= osc rho_sft g * tanh (osc rho_sft e / (4 * lam))
+  /\ osc rho_sft g * tanh (osc rho_sft e / (4 * lam)) <= osc rho_sft g * tanh (eps / (2 * lam)).
+Proof.
+  exact (fun eps small =>
+    conj (small_error lam rho_sft g g_hat lam_positive rho_sft_distribution eps small)
+   (conj (reward_change lam rho_sft g g_hat lam_positive rho_sft_distribution)
+         (small_error_reward lam rho_sft g g_hat lam_positive rho_sft_distribution eps small))).
+Qed.
 
 (** thm-noise, the identity
     C17: [F(ρ⋆) − F(ρ̂)] + [F̂(ρ̂) − F̂(ρ⋆)] = λ Jeff(ρ̂, ρ⋆) = (E_ρ̂ − E_ρ⋆) e. *)
@@ -601,17 +659,21 @@ Theorem price_of_noise :
   /\ lam * Jeffreys rho_hat rho_star = E rho_hat e - E rho_star e.
 Proof. exact (noise_identity lam rho_sft g g_hat lam_positive rho_sft_distribution). Qed.
 
-(** thm-noise, the bounds osc(e)²/8λ and tanh
-    C17: each bracket is between 0 and osc(e)²/8λ, and their sum is at most
-    osc(e) tanh(osc(e)/4λ). *)
+(** thm-noise, the bounds
+    C17: each bracket is between 0 and osc(e)²/8λ, and at most λ h(osc(e)/λ) where osc(e) > 0; their
+    sum is at most osc(e) tanh(osc(e)/4λ). *)
 Theorem price_of_noise_is_bounded :
   (0 <= F rho_star - F rho_hat <= osc rho_sft e * osc rho_sft e / (8 * lam)
    /\ 0 <= F_hat rho_hat - F_hat rho_star <= osc rho_sft e * osc rho_sft e / (8 * lam))
+  /\ (0 < osc rho_sft e ->
+        F rho_star - F rho_hat <= lam * largest_KL (osc rho_sft e / lam)
+        /\ F_hat rho_hat - F_hat rho_star <= lam * largest_KL (osc rho_sft e / lam))
   /\ (F rho_star - F rho_hat) + (F_hat rho_hat - F_hat rho_star)
      <= osc rho_sft e * tanh (osc rho_sft e / (4 * lam)).
 Proof.
   exact (conj (loss_bounds lam rho_sft g g_hat lam_positive rho_sft_distribution)
-              (noise_bound lam rho_sft g g_hat lam_positive rho_sft_distribution)).
+        (conj (loss_at_most_largest lam rho_sft g g_hat lam_positive rho_sft_distribution)
+              (noise_bound lam rho_sft g g_hat lam_positive rho_sft_distribution))).
 Qed.
 
 (** thm-noise, in plain reward
@@ -715,7 +777,7 @@ Qed.
 Notation U := (fun k => E (R2 k) g).          (* what stage 1 earns while stage 2 is untrained *)
 Notation rho1_U := (tilt lam1 R1 U).
 
-(** thm-order, part 1
+(** thm-order, part 1 with the constant 512
     C18: training stage 1 for U and then stage 2 loses λ₁ KL(ρ₁ᵁ‖ρ₁⋆), at most
     w⁴/(512 λ₁ λ₂²), where w bounds the range of g. *)
 Theorem loss_of_the_wrong_order :
@@ -827,6 +889,21 @@ Remark path_of_optima lam x : tilt lam (rho_sft x) (g x) = rho (/ lam) x.
 Proof. exact (tilt_on_path (rho_sft x) (g x) lam). Qed.
 Remark path_starts_untrained x : rho 0 x = rho_sft x.
 Proof. exact (path_0 (rho_sft x) (g x) (rho_sft_distribution x)). Qed.
+
+(** eq-variance-parts
+    C19: the variance over all answers has three parts: within rewrites, between them, across
+    prompts. *)
+Theorem parts_of_the_variance : forall {Y} `{Finite Y} (some_rho : X -> K -> R)
+    (pi_F' : K -> Y -> R) (r : X -> Y -> R),
+  (forall x, dist (some_rho x)) -> (forall k, dist (pi_F' k)) ->
+  let mean := 𝔼 x ∼ P, 𝔼 k ∼ (some_rho x), 𝔼 y ∼ (pi_F' k), r x y in
+  (𝔼 x ∼ P, 𝔼 k ∼ (some_rho x), 𝔼 y ∼ (pi_F' k), ((r x y - mean) * (r x y - mean)))
+  = (𝔼 x ∼ P, ((𝔼 k ∼ (some_rho x), var (pi_F' k) (r x))
+               + var (some_rho x) (fun k => 𝔼 y ∼ (pi_F' k), r x y)))
+    + var P (fun x => 𝔼 k ∼ (some_rho x), 𝔼 y ∼ (pi_F' k), r x y).
+Proof.
+  exact (fun Y finite some_rho pi_F' r => three_variances P some_rho pi_F' r P_distribution).
+Qed.
 
 (** thm-variance-drift
     C19: the variance over all answers moves as E_x[Cov(g, v) + κ₃(g)] + 2 Cov_x(J, Var(g)), and the

@@ -252,6 +252,21 @@ Proof.
   unfold tilt at 1 3; rewrite T, eZ; fold Zfe; field; lra.
 Qed.
 
+Lemma tilt_0 : tilt lam rho0 (fun _ => 0) = rho0.
+Proof.
+  apply functional_extensionality; intros k; unfold tilt, partition.
+  rewrite (sum_ext _ rho0), (proj2 D0); unfold Rdiv; rewrite Rmult_0_l, exp_0;
+    [field|intros; ring].
+Qed.
+
+(** The base is the tilt of the tilt by the opposite reward. *)
+Lemma tilt_back f : tilt lam (tilt lam rho0 f) (fun k => - f k) = rho0.
+Proof.
+  rewrite tilt_tilt.
+  rewrite (functional_extensionality (fun k => f k + - f k) (fun _ => 0)) by (intros; ring).
+  exact tilt_0.
+Qed.
+
 (** A constant reward changes nothing. *)
 Lemma tilt_constant f c : tilt lam rho0 (fun k => f k + c) = tilt lam rho0 f.
 Proof.
@@ -402,6 +417,72 @@ Proof.
   split; apply B; nra.
 Qed.
 
+(** The largest KL of a tilt whose exponent has the range [s]. *)
+Definition largest_KL (s : R) : R := s / (1 - exp (- s)) - 1 - ln (s / (1 - exp (- s))).
+
+(** On [[0, s]] the concave function [1 - exp (- u)] is above its chord. *)
+Lemma exp_above_chord u s : 0 <= u <= s -> u * (1 - exp (- s)) <= s * (1 - exp (- u)).
+Proof.
+  intros [L U]; generalize (exp_pos (- u)); intros P.
+  assert (T : forall x, exp (- u) * (1 + (x + u)) <= exp x).
+  { intros x; replace (exp x) with (exp (- u) * exp (x + u))
+      by (rewrite <- exp_plus; f_equal; ring).
+    apply Rmult_le_compat_l; [lra|].
+    destruct (Req_dec (x + u) 0) as [->|N]; [rewrite exp_0; lra|].
+    now apply Rlt_le, exp_ineq1. }
+  assert (T0 := T 0); assert (Ts := T (- s)); rewrite exp_0 in T0.
+  apply (Rmult_le_compat_l (s - u)) in T0; [|lra].
+  apply (Rmult_le_compat_l u) in Ts; [|lra].
+  replace (u * (exp (- u) * (1 + (- s + u)))) with (u * exp (- u) * (1 - s + u)) in Ts by ring.
+  replace ((s - u) * (exp (- u) * (1 + (0 + u)))) with ((s - u) * exp (- u) * (1 + u)) in T0
+    by ring.
+  enough (s * exp (- u) <= (s - u) * 1 + u * exp (- s)) by lra.
+  eapply Rle_trans; [|apply Rplus_le_compat; [exact T0|exact Ts]].
+  apply Req_le; ring.
+Qed.
+
+Lemma KL_tilt_le_largest : 0 < s -> KL rho_star rho0 <= largest_KL (s / lam).
+Proof.
+  intros S; generalize (partition_pos lam rho0 g D0); intros Zp.
+  assert (Dt : dist rho_star) by now apply tilt_dist.
+  set (v := s / lam); assert (v0 : 0 < v) by now apply Rdiv_lt_0_compat.
+  set (low := min_on rho0 g); set (u k := (g k - low) / lam); set (b := exp (low / lam) / Z).
+  assert (b0 : 0 < b) by (apply Rdiv_lt_0_compat; [apply exp_pos|easy]).
+  (* KL is ln b plus the mean of u, and b is the mean of exp (- u), both under the tilt. *)
+  assert (eKL : KL rho_star rho0 = ln b + E rho_star u).
+  { rewrite <- (E_const rho_star (ln b) Dt), <- E_plus; apply sum_ext; intros k.
+    destruct (proj1 D0 k) as [P|e].
+    - rewrite ln_tilt by easy; unfold b, u; rewrite ln_div, ln_exp by (auto using exp_pos).
+      field; lra.
+    - rewrite (tilt_abs_cont lam rho0 g D0 k (eq_sym e)); ring. }
+  assert (eb : E rho_star (fun k => exp (- u k)) = b).
+  { transitivity (b * sum rho0); [|rewrite (proj2 D0); ring].
+    unfold E; rewrite <- sum_scal; apply sum_ext; intros k; unfold tilt, b.
+    replace (low / lam) with (g k / lam + - u k) by (unfold u; field; lra).
+    rewrite exp_plus; field; lra. }
+  assert (d0 : 0 < 1 - exp (- v)).
+  { generalize (exp_increasing (- v) 0 ltac:(lra)); rewrite exp_0; lra. }
+  set (a := v / (1 - exp (- v))); assert (a0 : 0 < a) by now apply Rdiv_lt_0_compat.
+  assert (Eu : E rho_star u <= a * (1 - b)).
+  { rewrite <- eb, <- (E_const rho_star 1 Dt) at 1; rewrite <- E_minus, <- E_scal.
+    apply E_le_support; [easy|]; intros k P.
+    assert (P0 : 0 < rho0 k) by now apply (tilt_support lam rho0 g D0).
+    assert (I : 0 <= u k <= v).
+    { assert (Il : 0 < / lam) by now apply Rinv_0_lt_compat.
+      unfold u, v, osc, Rdiv; fold low.
+      generalize (min_on_le rho0 g k P0) (max_on_ge rho0 g k P0); fold low; intros L U.
+      split; [apply Rmult_le_pos; lra|apply Rmult_le_compat_r; lra]. }
+    apply (Rmult_le_reg_r (1 - exp (- v))); [easy|].
+    replace (a * (1 - exp (- u k)) * (1 - exp (- v))) with (v * (1 - exp (- u k)))
+      by (unfold a; field; lra).
+    now apply exp_above_chord. }
+  assert (Lb : ln a + ln b <= a * b - 1).
+  { rewrite <- ln_mult by easy; assert (ab : 0 < a * b) by now apply Rmult_lt_0_compat.
+    destruct (Req_dec (a * b) 1) as [->|N]; [rewrite ln_1; lra|].
+    now apply Rlt_le, ln_lt_minus1. }
+  rewrite eKL; unfold largest_KL; fold a; lra.
+Qed.
+
 (** The mass that [p] gives to the best elements of the support. *)
 Definition mass_of_best (p : K -> R) : R :=
   Σ k, if Req_EM_T (g k) (max_on rho0 g) then p k else 0.
@@ -497,7 +578,7 @@ Proof.
   apply sqrt_le_1_alt; generalize (pinsker rho rho0 D D0 C); lra.
 Qed.
 
-(** No leash: the value of the tilt is at least that of any rewrite, less the price of finding it. *)
+(** No leash: the tilt earns at least as much as any rewrite, less the price of finding it. *)
 Lemma tilt_reaches k : 0 < rho0 k -> g k + lam * ln (rho0 k) <= E rho_star g.
 Proof.
   intros P; generalize (objective_tilt lam rho0 g lam_pos D0); unfold objective.
@@ -513,6 +594,30 @@ Proof.
   apply Rmult_lt_0_compat; [easy|apply exp_pos].
 Qed.
 End Distance.
+
+Section ReverseKL.
+Context {K : Type} `{Finite K}.
+Variables (lam : R) (rho0 g : K -> R).
+Hypotheses (lam_pos : 0 < lam) (D0 : dist rho0).
+
+Lemma osc_opposite (w f : K -> R) : osc w (fun k => - f k) = osc w f.
+Proof.
+  unfold osc, min_on.
+  replace (fun k => - - f k) with f by (apply functional_extensionality; intros; ring); ring.
+Qed.
+
+(** The base is a tilt of the tilt, with the same range. *)
+Lemma KL_back_le_largest : 0 < osc rho0 g ->
+  KL rho0 (tilt lam rho0 g) <= largest_KL (osc rho0 g / lam).
+Proof.
+  intros S; assert (Dt : dist (tilt lam rho0 g)) by now apply tilt_dist.
+  assert (e : osc (tilt lam rho0 g) (fun k => - g k) = osc rho0 g).
+  { rewrite osc_opposite; apply osc_same_support; [now apply dist_supported|].
+    intros k; now apply tilt_support. }
+  rewrite <- e; rewrite <- (tilt_back lam rho0 D0 g) at 1.
+  apply KL_tilt_le_largest; [easy|easy|now rewrite e].
+Qed.
+End ReverseKL.
 
 (** ** Noise in the reward (C13, and noise in the frozen model)
 
@@ -566,11 +671,24 @@ Proof.
   assert (Ds : dist rho_star) by now apply tilt_dist.
   generalize (KL_tilt_le lam rho_star error lam_pos Ds).
   rewrite <- rho_hat_is_tilt, osc_error, loss_eq, loss_hat_eq; intros [U1 U2].
-  assert (G1 : 0 <= KL rho_hat rho_star) by (apply KL_tilt_ge0; auto using tilt_dist, tilt_abs_cont).
-  assert (G2 : 0 <= KL rho_star rho_hat) by (apply KL_tilt_ge0; auto using tilt_dist, tilt_abs_cont).
+  assert (G1 : 0 <= KL rho_hat rho_star)
+    by (apply KL_tilt_ge0; auto using tilt_dist, tilt_abs_cont).
+  assert (G2 : 0 <= KL rho_star rho_hat)
+    by (apply KL_tilt_ge0; auto using tilt_dist, tilt_abs_cont).
   set (w := osc rho0 error) in *.
   replace (w * w / (8 * lam)) with (lam * (w * w / (8 * (lam * lam)))) by (field; lra).
   repeat split; try (apply Rmult_le_compat_l; lra); nra.
+Qed.
+
+Lemma loss_at_most_largest : 0 < osc rho0 error ->
+  loss <= lam * largest_KL (osc rho0 error / lam)
+  /\ loss_hat <= lam * largest_KL (osc rho0 error / lam).
+Proof.
+  intros S; assert (Ds : dist rho_star) by now apply tilt_dist.
+  rewrite loss_eq, loss_hat_eq, rho_hat_is_tilt, <- osc_error.
+  split; apply Rmult_le_compat_l; try lra.
+  - apply KL_tilt_le_largest; [easy|easy|now rewrite osc_error].
+  - apply KL_back_le_largest; [easy|easy|now rewrite osc_error].
 Qed.
 
 Lemma noise_bound : loss + loss_hat <= osc rho0 error * tanh (osc rho0 error / (4 * lam)).
@@ -597,15 +715,27 @@ Proof.
 Qed.
 
 (** C13: a reward that is wrong by at most [eps] on the support. *)
+Lemma osc_small_error eps : (forall k, 0 < rho0 k -> Rabs (error k) <= eps) ->
+  osc rho0 error <= eps - - eps.
+Proof.
+  intros B; apply osc_le; [now apply dist_supported|]; intros k P; generalize (B k P).
+  unfold Rabs; destruct (Rcase_abs (error k)); lra.
+Qed.
+
+Lemma small_error_reward eps : (forall k, 0 < rho0 k -> Rabs (error k) <= eps) ->
+  osc rho0 g * tanh (osc rho0 error / (4 * lam)) <= osc rho0 g * tanh (eps / (2 * lam)).
+Proof.
+  intros B; apply Rmult_le_compat_l; [now apply osc_g_ge0|]; apply tanh_le.
+  replace (eps / (2 * lam)) with ((eps - - eps) / (4 * lam)) by (field; lra).
+  apply Rmult_le_compat_r; [apply Rlt_le, Rinv_0_lt_compat; lra|now apply osc_small_error].
+Qed.
+
 Lemma small_error eps : (forall k, 0 < rho0 k -> Rabs (error k) <= eps) ->
   loss <= eps * eps / (2 * lam).
 Proof.
   intros B; destruct loss_bounds as [[_ U] _]; eapply Rle_trans; [exact U|].
-  assert (S := dist_supported rho0 D0).
-  assert (w0 := osc_ge0 rho0 error S).
-  assert (w2 : osc rho0 error <= eps - - eps).
-  { apply osc_le; [easy|]; intros k P; generalize (B k P).
-    unfold Rabs; destruct (Rcase_abs (error k)); lra. }
+  assert (w0 := osc_ge0 rho0 error (dist_supported rho0 D0)).
+  assert (w2 := osc_small_error eps B).
   replace (eps * eps / (2 * lam)) with (4 * (eps * eps) * / (8 * lam)) by (field; lra).
   unfold Rdiv; apply Rmult_le_compat_r; [apply Rlt_le, Rinv_0_lt_compat; lra|nra].
 Qed.

@@ -1,4 +1,4 @@
-"""Presets: what is right loads, what is wrong is named with its file and line."""
+"""Presets load, and an error in one names its file, line and field."""
 
 import contextlib
 import dataclasses
@@ -142,7 +142,9 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path, old, new, message):
         (b"name: a\ndatasets: [caf\xe9]\n", ":2: preset: not UTF-8 text"),
         (b"only words", ":1: preset: must be a section of"),
         (b"- a\n- b\n", ":1: preset: must be a section of"),
-        (b"name: a\x01", "not valid YAML"),
+        (b"name: a\nreward: \x01", ":2: preset: not valid YAML"),
+        (b"name: a\nseeds: [0\nreward: x", ":3: preset: not valid YAML"),
+        (b"name: a\n---\nname: b", ":2: preset: not valid YAML"),
     ],
 )
 def test_a_file_that_holds_no_preset_is_refused(tmp_path, content, message):

@@ -73,13 +73,13 @@ def audit(checked: list[Theorem]) -> str:
 
 
 def reference(theorem: Theorem) -> str:
-    """The place in the book, as a link."""
-    kind = theorem.label.split("-")[0]
+    """The place in the book, as a link; the part alone where it has no label of its own."""
+    if theorem.label == "other":
+        return theorem.part
+    kind, name = theorem.label.split("-", 1)
     role = {"thm": "prf:ref", "lem": "prf:ref", "cor": "prf:ref", "eq": "eq"}.get(kind, "ref")
-    title = f"{theorem.label.replace('-', ' ')} <{theorem.label}>"
-    link = f"{{{role}}}`{title if kind == 'slip' else theorem.label}`"
-    parts = [] if theorem.label == "other" else [link]
-    return ", ".join(parts + ([theorem.part] if theorem.part else []))
+    title = f"R{name} <{theorem.label}>" if kind == "reading" else theorem.label
+    return f"{{{role}}}`{title}`" + (f", {theorem.part}" if theorem.part else "")
 
 
 def table(checked: list[Theorem], address: str) -> str:

@@ -19,11 +19,11 @@ FLOAT = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 class ConfigError(ValueError):
-    """A preset that cannot be used; the message says where, why, and what is allowed."""
+    """Raised for a preset that cannot be used: says where, why, and what is allowed."""
 
 
 class FieldError(ValueError):
-    """Raised by a section's own check: `why` is wrong with its field at `keys`."""
+    """Raised by a section's own check: `why` tells what is wrong with its field at `keys`."""
 
     def __init__(self, why: str, *keys: str):
         super().__init__(why)
@@ -59,7 +59,7 @@ class _Reader:
         try:
             return TypeAdapter(kind).validate_python(values)
         except ValidationError as error:
-            # A misspelt field is also a missing one: its unknown name says more.
+            # A misspelt field is unknown, and the right one is missing: report the misspelling.
             order = {"unexpected_keyword_argument": 0, "missing": 2}
             errors = sorted(error.errors(), key=lambda e: order.get(e["type"], 1))
         keys, problem, value = (errors[0][name] for name in ("loc", "type", "input"))
@@ -78,7 +78,7 @@ class _Reader:
         self.fail(keys, why + got)
 
     def compose(self, path: Path) -> yaml.Node:
-        """The file as YAML nodes, which know their line."""
+        """Parse the file into YAML nodes, which have their line."""
         try:
             text = path.read_text(encoding="utf-8")
             depth = 0
@@ -92,14 +92,18 @@ class _Reader:
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             raise ConfigError(f"{path}:{line}: {self.top}: not UTF-8 text") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: {self.top}: not valid YAML: {error}") from None
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1
+            raise ConfigError(f"{path}:{line}: {self.top}: not valid YAML: {error}") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(f"{path}:{line}: {self.top}: not valid YAML: {error}") from None
         if node is None:
             raise ConfigError(f"{path}:1: {self.top}: the file is empty")
         return node
 
     def values(self, node: yaml.Node, path: Path, keys: tuple) -> Any:
-        """`node` as a plain value; lists become tuples."""
+        """Return `node` as a plain value, with tuples for lists."""
         self.places.setdefault(keys, f"{path}:{node.start_mark.line + 1}")
         if node.tag not in yaml.SafeLoader.yaml_constructors:
             self.fail(keys, f"has the tag {node.tag!r}; a preset holds plain values alone")

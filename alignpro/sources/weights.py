@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -46,12 +46,17 @@ def smollm2_folder() -> Path:
             f"`source: {SMOLLM2_HUB}` in the preset."
         )
     gguf = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
-    with open(gguf, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(gguf)
     target = cache_folder() / f"smollm2-135m-instruct-{digest[:16]}"
     if not target.exists():
         _convert_gguf(gguf, digest, target)
     return target
+
+
+@cache
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
