@@ -89,15 +89,20 @@ DRAWN = {"menu": "all", "steps": 40, "batch_size": 16, "learning_rate": 1e-3}
 BALANCED = {"menu": "all", "steps": 80, "batch_size": 18, "learning_rate": 1e-3}
 # Half the length of a run of the preset: 1,440 frozen calls.
 CONSTANT = {"steps": 30, "batch_size": 48, "learning_rate": 4e-4, "lr_scheduler_type": "constant"}
+HALF_BATCH = {"steps": 60, "batch_size": 24, "minibatch_size": 12}
 LINEAR = CONSTANT | {"lr_scheduler_type": "linear"}
 TWICE = CONSTANT | {"learning_rate": 8e-4}
 NEUTRAL = BALANCED | {"menu": "neutral"}
 TRIALS = (
     Trial("all but the warm start", "which change matters", CONSTANT, DRAWN, drawn=True),
-    Trial("all three", "which change matters", CONSTANT, BALANCED),
-    Trial("twice the rate", "the PPO rate", TWICE, BALANCED),
+    Trial("all three", "which change matters", CONSTANT, BALANCED, seeds=(0, 1)),
+    Trial("twice the rate", "the PPO rate", TWICE, BALANCED, seeds=(0, 1)),
     Trial("all but the constant rate", "which change matters", LINEAR, BALANCED),
     Trial("all but the menu", "which change matters", CONSTANT, NEUTRAL),
+    Trial("four times the rate", "the PPO rate", TWICE | {"learning_rate": 1.6e-3}, BALANCED),
+    Trial("twice the rate, half lam", "the leash", TWICE | {"lam": 0.015}, BALANCED),
+    Trial("twice the rate, half batch", "the batch", TWICE | HALF_BATCH, BALANCED),
+    Trial("twice the rate, twice the steps", "the steps", TWICE | {"steps": 60}, BALANCED),
 )
 
 
@@ -226,8 +231,10 @@ def done(out: Path) -> set[tuple[str, int]]:
 def todo(out: Path) -> list[tuple[Trial, int]]:
     """The trials and seeds that can be run and have no line yet, in the order of TRIALS."""
     finished = done(out)
-    new = [t for t in TRIALS if not t.drawn]
-    return [(t, s) for t in new for s in t.seeds if (t.name, s) not in finished]
+    new = [(t, s) for t in TRIALS if not t.drawn for s in t.seeds]
+    # First every trial with its first seed, then the second seeds.
+    new.sort(key=lambda pair: pair[0].seeds.index(pair[1]))
+    return [(t, s) for t, s in new if (t.name, s) not in finished]
 
 
 def write(trial: Trial, seed: int, out: Path) -> None:

@@ -45,6 +45,7 @@ BEFORE_THE_STUDY = {
     "prompter.warm_start.menu": "neutral",
     "prompter.warm_start.steps": 40,
     "prompter.warm_start.batch_size": 16,
+    "ppo.learning_rate": 4e-4,
     "ppo.lr_scheduler_type": "linear",
     "rlhf.lr_scheduler_type": None,  # not a field then: that of `ppo`
 }
