@@ -63,9 +63,9 @@ def learned(load_tiny, smoke, folder, seed, menu, prompts, reward) -> tuple[dict
     asked, before = sampled(1)
     config = dataclasses.replace(
         smoke.ppo,
-        **{"steps": STEPS, "batch_size": BATCH, "minibatch_size": BATCH // 2, "lam": 0.1},
+        **{"steps": STEPS, "batch_size": BATCH, "minibatch_size": BATCH // 2, "lam": 0.02},
         **{"learning_rate": 5e-3, "value_learning_rate": 1e-2, "gae_lambda": 1.0},
-        **{"checkpoint_every": STEPS, "sample_every": STEPS},
+        **{"checkpoint_every": STEPS, "sample_every": STEPS, "lr_scheduler_type": "linear"},
     )
     run = Run(folder, smoke, "help", ("P1", "F1"), "toy", seed)
     ppo.Trainer(second, prompts, messages, score, config, run).train(progress=False)

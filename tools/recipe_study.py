@@ -90,16 +90,17 @@ BALANCED = {"menu": "all", "steps": 80, "batch_size": 18, "learning_rate": 1e-3}
 # Half the length of a run of the preset: 1,440 frozen calls.
 CONSTANT = {"steps": 30, "batch_size": 48, "learning_rate": 4e-4, "lr_scheduler_type": "constant"}
 HALF_BATCH = {"steps": 60, "batch_size": 24, "minibatch_size": 12}
-LINEAR = CONSTANT | {"lr_scheduler_type": "linear"}
+FALLING = {"lr_scheduler_type": "linear"}
 TWICE = CONSTANT | {"learning_rate": 8e-4}
 NEUTRAL = BALANCED | {"menu": "neutral"}
 TRIALS = (
     Trial("all but the warm start", "which change matters", CONSTANT, DRAWN, drawn=True),
     Trial("all three", "which change matters", CONSTANT, BALANCED, seeds=(0, 1)),
     Trial("twice the rate", "the PPO rate", TWICE, BALANCED, seeds=(0, 1)),
-    Trial("all but the constant rate", "which change matters", LINEAR, BALANCED),
+    Trial("all but the constant rate", "which change matters", CONSTANT | FALLING, BALANCED),
     Trial("all but the menu", "which change matters", CONSTANT, NEUTRAL),
-    Trial("four times the rate", "the PPO rate", TWICE | {"learning_rate": 1.6e-3}, BALANCED),
+    Trial("twice the rate, falling", "the PPO rate", TWICE | FALLING, BALANCED),
+    Trial("four times the rate", "the PPO rate", CONSTANT | {"learning_rate": 1.6e-3}, BALANCED),
     Trial("twice the rate, half lam", "the leash", TWICE | {"lam": 0.015}, BALANCED),
     Trial("twice the rate, half batch", "the batch", TWICE | HALF_BATCH, BALANCED),
     Trial("twice the rate, twice the steps", "the steps", TWICE | {"steps": 60}, BALANCED),
