@@ -93,8 +93,9 @@ verdicts.value_counts().to_frame("claims")
 # | needs the H100 | about the paper's own models, which this book has not run |
 # | not run | `results/` has no such run |
 #
-# The rules are `theory_verdict`, `remark_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. In the built
-# book, each verdict links to the section that treats the claim.
+# The rules are `theory_verdict`, `remark_verdict` and `measured_verdict` in
+# `alignpro.report.scoreboard`. In the built book, each verdict links to the section that treats the
+# claim.
 #
 # ## The theory
 #
