@@ -94,7 +94,7 @@ print(f"F at the optimum minus lambda log Z    : {-found.fun - lam * log_Z:.1e}"
 # %% [markdown]
 # ## Nobody does better
 #
-# The proof of uniqueness is one identity: F of any prompter lies below the optimum by lambda KL.
+# The proof of uniqueness is one identity: F of any prompter is below the optimum by lambda KL.
 # We try a thousand random prompters.
 
 # %%

@@ -160,7 +160,7 @@ draw.bound_scatter(scatter);
 
 # %% [markdown]
 # *Figure: bound against gap on random instances with rewards of range one. See the grey region,
-# where a bound says nothing: many points of the paper's bound lie in it, and none of the mixture
+# where a bound is vacuous: many points of the paper's bound are in it, and none of the mixture
 # bound.* A perfect bound would lie on the line.
 
 # %%
