@@ -65,11 +65,10 @@ glance = measured.pivot(index="claim", columns="where", values="verdict")
 glance.loc[measured["claim"].unique(), measured["where"].unique()].rename_axis(columns=None)
 
 # %% [markdown]
-# *Same sign* means that the difference has the sign that the claim gives it, and that its whole 95 %
-# interval has. It does not mean that the paper's numbers were reproduced. Models, data and judge are
-# other ones: small models on a laptop, 750 prompts of our own, and a rubric in place of a reward model.
-# A sign can carry over, but a size cannot. The claim about one fixed suffix is ours: the paper has no
-# such baseline.
+# *Same sign* means that the whole 95 % interval of the difference has the sign that the claim names. It
+# does not mean that the paper's numbers were reproduced. Models, data and judge are other ones: a small
+# model on a laptop, 750 prompts of our own, and a rubric in place of a reward model. A sign can carry
+# over, but a size cannot. The claim about one fixed suffix is ours: the paper has no such baseline.
 
 # %%
 verdicts = pd.concat([theory, measured, elsewhere])["verdict"]
