@@ -117,8 +117,8 @@ scoreboard.board(theory, ["place", "claim", "as stated", "correction", "correcte
 # the KL budget exact. None of them takes away the lemma or the theorem.
 #
 # The next table is not about claims of the paper. It lists what must be read into Theorem 6.1 to make it
-# true (R1 to R4), and three limits of its use (L1 to L3). The steps of the paper's proof fit the right
-# reading in each case.
+# true (R1 to R4), and three limits of its use (L1 to L3). Where the paper's text decides between two
+# readings (R2 by the steps of its proof, R3 by its Eq. 4), it decides for the right one.
 
 # %%
 scoreboard.board(remarks, ["kind", "without", "holds without", "with", "holds with"])

@@ -341,7 +341,8 @@ def start_at(low, high):
 
 lams = np.geomspace(3e-3, 10, 121)
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
-for ax, (name, ends) in zip(axes, {"starts low": (0, 0.6), "near its ceiling": (0.8, 1)}.items()):
+kinds = {"starts low": (0, 0.6), "near its ceiling": (0.8, 1)}
+for ax, (name, ends) in zip(axes, kinds.items()):
     made = start_at(*ends)
     frame = pd.DataFrame([parts(made, lam) for lam in lams], columns=list(draw.PART_STYLES))
     draw.variance_parts(frame.assign(lam=lams), f"The reward {name}", ax)
@@ -378,7 +379,8 @@ for dataset, part in suffixes.groupby("dataset"):
         rows.append({"dataset": dataset, "term": term, "value": value_x.mean(), "low": low,
                      "high": high})
     X, K, M = rewards.shape
-    print(f"{dataset}: {X} prompts x {K} suffixes x {M} answers, mean reward {rewards.mean():.3f}")
+    print(f"{dataset}: {X} prompts x {K} suffixes x {M} answers, "
+          f"mean reward {rewards.mean():.3f}")
 terms = pd.DataFrame(rows)
 draw.drift_terms(terms);
 
@@ -417,9 +419,9 @@ columns = ["dataset", "reward gained", "variance rose by", "predicted, first ord
 pd.DataFrame(rows, columns=columns).set_index("dataset").round(4)
 
 # %% [markdown]
-# The variance rose where it was predicted to rise, and by an amount of the predicted size. The
-# prediction is a first-order one: it was made on other prompts, from a uniform pool instead of the
-# untrained prompter, and the trained prompter is not the optimum.
+# Compare the last two columns: the variance rose where it was predicted to rise, and by an amount of
+# the predicted size. The prediction is a first-order one. It was made on other prompts, from a uniform
+# pool instead of the untrained prompter, and the trained prompter is not the optimum.
 #
 # RLHF has the same formula with one term: the third central moment of the reward of the frozen
 # model's answers to one prompt.
