@@ -419,8 +419,8 @@ columns = ["dataset", "reward gained", "variance rose by", "predicted, first ord
 pd.DataFrame(rows, columns=columns).set_index("dataset").round(4)
 
 # %% [markdown]
-# Compare the last two columns: the variance rose where it was predicted to rise, and by an amount of
-# the predicted size. The prediction is a first-order one. It was made on other prompts, from a uniform
+# Compare the last two columns: the variance rose where it was predicted to rise, by an amount of
+# the predicted order. The prediction is a first-order one. It was made on other prompts, from a uniform
 # pool instead of the untrained prompter, and the trained prompter is not the optimum.
 #
 # RLHF has the same formula with one term: the third central moment of the reward of the frozen

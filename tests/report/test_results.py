@@ -147,4 +147,4 @@ def test_the_kept_answers_have_the_sign_that_the_chapter_on_variance_names(datas
         assert bootstrap(term[None])[0] > 0
     before, after = (answer_rewards(answers, name) for name in ("Untrained prompter", "Align-Pro"))
     predicted = drift.total.mean() / drift.gain.mean() * (after.mean() - before.mean())
-    assert 0.5 * predicted < after.var() - before.var() < 1.5 * predicted
+    assert 0 < after.var() - before.var() < 2 * predicted
