@@ -45,7 +45,7 @@ notebooks: .venv/installed ## regenerate notebooks/*.ipynb from their .py source
 	@$(BIN)/python tools/book.py --pair
 
 lint: .venv/installed ## check the style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check alignpro bench tools tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean: ## delete what was built; runs/ and .venv stay
 	rm -rf _build

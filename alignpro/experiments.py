@@ -16,21 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro import data, devices, models, ppo
+from alignpro import data, devices, evaluation, models, ppo
 from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, distinct_pairs
 from alignpro.data import load_prompts
-from alignpro.evaluation import (
-    TOLD_THE_KIND,
-    Rewriter,
-    best_of,
-    best_suffixes,
-    constant,
-    evaluate,
-    kept,
-    per_kind,
-    rewards_of,
-    unchanged,
-)
 from alignpro.fast import linears
 from alignpro.fast.adapter import add_lora, centre_adapter, merge_adapter
 from alignpro.generation import Policy
@@ -149,12 +137,12 @@ class Cell:
 
         def make() -> pd.DataFrame:
             suffixes = ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
-            rewriters = {suffix or "(nothing)": constant(suffix) for suffix in suffixes}
+            rewriters = {suffix or "(nothing)": evaluation.constant(suffix) for suffix in suffixes}
             samples = self.preset.evaluation.validation_samples
             return self._table(path.name, rewriters, self.frozen, "validation", samples, progress)
 
         path = self.run.folder / "suffixes.parquet"
-        return kept(path, make)
+        return evaluation.kept(path, make)
 
     def untrained(self, progress: bool = True) -> Prompter:
         """The prompter at its reference ρ_sft: warm-started, with a fresh adapter at zero."""
@@ -235,20 +223,20 @@ class Cell:
         """
 
         def make() -> pd.DataFrame:
-            best, by_kind = best_suffixes(self.suffix_table(progress))
+            best, by_kind = evaluation.best_suffixes(self.suffix_table(progress))
             rewriters = {
-                "No Fine-Tuning": unchanged,
+                "No Fine-Tuning": evaluation.unchanged,
                 "Untrained prompter": self._in_evaluation(self.untrained(progress)),
-                "Best constant suffix": constant(best),
+                "Best constant suffix": evaluation.constant(best),
             }
             if by_kind:
-                rewriters[TOLD_THE_KIND] = per_kind(by_kind)
+                rewriters[evaluation.TOLD_THE_KIND] = evaluation.per_kind(by_kind)
             rewriters["Align-Pro"] = self._in_evaluation(self.train(progress))
             samples = self.preset.evaluation.samples
             return self._table(path.name, rewriters, self.frozen, "test", samples, progress)
 
         path = self.run.folder / "evaluation.parquet"
-        return kept(path, make)
+        return evaluation.kept(path, make)
 
     def evaluate_best_of(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of best-of-n over rewrites of ρ_sft: what choosing gains untrained.
@@ -260,28 +248,30 @@ class Cell:
         def make() -> pd.DataFrame:
             reference, samples = self.untrained(progress), self.preset.evaluation.validation_samples
             rewriters = {
-                f"Best of {n} rewrites": best_of(n, reference, self.frozen, self.reward)
+                f"Best of {n} rewrites": evaluation.best_of(n, reference, self.frozen, self.reward)
                 for n in BEST_OF
             }
             return self._table(path.name, rewriters, self.frozen, "test", samples, progress)
 
         path = self.run.folder / "best_of.parquet"
-        return kept(path, make)
+        return evaluation.kept(path, make)
 
     def evaluate_oracle(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of the RLHF oracle to the prompts of `evaluate`, with its seeds."""
 
         def make() -> pd.DataFrame:
             oracle, samples = self.train_oracle(progress), self.preset.evaluation.samples
-            return self._table(path.name, {"RLHF": unchanged}, oracle, "test", samples, progress)
+            return self._table(
+                path.name, {"RLHF": evaluation.unchanged}, oracle, "test", samples, progress
+            )
 
         path = self.oracle_run.folder / "evaluation.parquet"
-        return kept(path, make)
+        return evaluation.kept(path, make)
 
     def _table(
         self,
         stage: str,
-        rewriters: dict[str, Rewriter],
+        rewriters: dict[str, evaluation.Rewriter],
         policy: Policy | Endpoint,
         split: str,
         samples: int,
@@ -289,7 +279,9 @@ class Cell:
     ) -> pd.DataFrame:
         """`evaluate` on the prompts of `split`, with a seed of this `stage`."""
         seed, prompts = stage_seed(self.seed, stage), self.prompts(split)
-        table = evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
+        table = evaluation.evaluate(
+            rewriters, policy, self.reward, prompts, samples, seed, progress
+        )
         return table.assign(seed=self.seed)
 
     def _fit(
@@ -388,9 +380,9 @@ class Cell:
     ) -> ppo.Scored:
         """Rewards of `responses`; `texts` are further columns of the samples file."""
         start = time.perf_counter()
-        scores = rewards_of(self.reward, prompts, responses)
+        scores = evaluation.rewards_of(self.reward, prompts, responses)
         seconds = {"reward": round(time.perf_counter() - start, 3)}
-        gold = rewards_of(self.gold, prompts, responses) if self.gold else None
+        gold = evaluation.rewards_of(self.gold, prompts, responses) if self.gold else None
         columns = {"prompt": prompts, **texts, "response": responses}
         rows = [dict(zip(columns, map(str, row))) for row in zip(*columns.values(), strict=True)]
         return ppo.Scored(scores, rows, seconds, gold=gold)

@@ -156,7 +156,7 @@ draw.values_against_leash(frame);
 # %% [markdown]
 # ## A prompter that beats the fine-tuned model
 #
-# With the oracle's leash fixed as above, loosen the prompter's. The chapter says that the two are
+# With RLHF's leash fixed as above, loosen the prompter's. According to the chapter the two are
 # equal at lambda = 1 / (4 log 5). `lambda_c` finds that point numerically.
 
 # %%
@@ -205,13 +205,13 @@ print(f"RLHF optima that some prompter imitates exactly: {inside} of {len(sols)}
 print(f"distance of the loosest one from the hull, in total variation: {max(distance):.2f}")
 
 # %% [markdown]
-# For a stiff leash the RLHF optimum still lies in the hull, and some prompter imitates it exactly.
+# For a stiff leash the RLHF optimum is still in the hull, and some prompter imitates it exactly.
 # Beyond that no prompter does, however it is trained.
 
 # %% [markdown]
 # ## Summary
 #
-# - A prompter chooses among mixtures of what the frozen model already says; fine-tuning tilts what
-#   it says at the original prompt.
+# - A prompter chooses among mixtures of the frozen model's answers to rewrites. Fine-tuning tilts
+#   its answers to the original prompt.
 # - Both have a closed form, and the solver reproduces the numbers found by hand.
 # - Each has its own ceiling and its own leash, and the gap between them can have either sign.

@@ -16,7 +16,8 @@
 #
 # **What you will know at the end.** That an optimiser that does not know the closed form of the
 # paper's Lemma 5.1 finds it; that no prompter beats it; what a badly trained prompter loses, to the
-# last digit; and how the solution moves as the leash is loosened or stiffened. The proofs are in the chapter [The optimal prompter](../book/optimal_prompter.md).
+# last digit; and how the solution moves as the leash is loosened or stiffened. The proofs are in
+# the chapter [The optimal prompter](../book/optimal_prompter.md).
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -93,7 +94,7 @@ print(f"F at the optimum minus lambda log Z    : {-found.fun - lam * log_Z:.1e}"
 # %% [markdown]
 # ## Nobody does better
 #
-# The proof of uniqueness is one identity: F of any prompter lies below the optimum by lambda KL.
+# The proof of uniqueness is one identity: F of any prompter is below the optimum by lambda KL.
 # We try a thousand random prompters.
 
 # %%
@@ -242,8 +243,9 @@ print(f"largest cost {max(costs):.5f}, ceiling epsilon^2 / (2 lambda) = {ceiling
 assert max(costs) <= ceiling
 
 # %% [markdown]
-# No error costs more than the ceiling. But that is the cost in the *objective*, reward minus lambda KL.
-# In plain reward the error counts to first order. The worst error for the reward, out of all signs:
+# No error costs more than the ceiling. But that is the cost in the *objective*, reward minus lambda
+# KL. In plain reward the error counts to first order. The worst error for the reward, out of all
+# signs:
 
 # %%
 signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T
@@ -257,8 +259,8 @@ print(f"the objective loses {inst.regret(misled[[lost.argmax()]], lam):.4f} with
 # %% [markdown]
 # A prompter can lose far more reward than objective: the misled prompter also saves KL.
 #
-# Second (C14): log Z estimated from n sampled rewrites is too low on average. We measure the bias and
-# compare it with its bound.
+# Second (C14): log Z estimated from n sampled rewrites is too low on average. We measure the bias
+# and compare it with its bound.
 
 # %%
 ratio = sol.rho_star[0] / rho_sft

@@ -14,10 +14,10 @@
 # %% [markdown]
 # # How far from RLHF? Theorem 6.1 and ten remarks
 #
-# **What you will know at the end.** That the paper's bound holds; how each of its terms moves with the
-# leash; how often it certifies a KL budget that matches RLHF; and ten remarks on it, each as a few
-# lines that run: three errors (E1 to E3), four hypotheses to read in (R1 to R4) and three limits of use
-# (L1 to L3). The proof is in the chapter [How far from RLHF?](../book/gap.md).
+# **What you will know at the end.** That the paper's bound holds; how each of its terms moves with
+# the leash; how often it certifies a KL budget that matches RLHF; and ten remarks on it, each as a
+# few lines that run: three errors (E1 to E3), four hypotheses to read in (R1 to R4) and three
+# limits of use (L1 to L3). The proof is in the chapter [How far from RLHF?](../book/gap.md).
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -106,10 +106,10 @@ print(f"gap smallest at lambda = {table['gap'].idxmin():.3f}: {table['gap'].min(
 # %% [markdown]
 # ## When is a KL budget enough?
 #
-# The paper concludes that with a suitable KL budget the prompter matches RLHF. Through the theorem this
-# needs a leash at which lambda KL reaches the sum of terms 1 and 2. The exact condition is that some
-# prompter can earn what RLHF earns, that is, that the floor of the gap is not positive. How often does
-# each hold?
+# The paper concludes that with a suitable KL budget the prompter matches RLHF. Through the theorem
+# this needs a leash at which lambda KL reaches the sum of terms 1 and 2. The exact condition is
+# that some prompter can earn what RLHF earns, that is, that the floor of the gap is not positive.
+# How often does each hold?
 
 # %%
 lams, rows = np.geomspace(1e-3, 1e2, 41), []
@@ -126,8 +126,8 @@ names = ["Theorem 6.1 certifies a budget", "the mixture bound does (C3)", "a bud
 pd.DataFrame({"share of random instances": share}, index=names).map("{:.1%}".format)
 
 # %% [markdown]
-# A budget that matches RLHF exists in a good part of the instances. The theorem finds it in hardly any of
-# them. (For the coin the least budget at this beta is the next number.)
+# A budget that matches RLHF exists in a good part of the instances. The theorem finds it in hardly
+# any of them. (For the coin the least budget at this beta is the next number.)
 
 # %%
 print(f"{coin.matching_budget(beta):.3f} nats")
@@ -150,8 +150,8 @@ print(f"Z = {Z:.3f} is the partition function, log Z = {np.log(Z):.3f}")
 print(f"the stationary point without multiplier sums to {stationary.sum():.3f} = Z / e")
 
 # %% [markdown]
-# The paper divides by that sum and arrives at the right prompter. The division is what the multiplier
-# does.
+# The paper divides by that sum and arrives at the right prompter. The division is what the
+# multiplier does.
 
 # %% [markdown]
 # ## E2: a prompter that knows one rewrite
@@ -236,8 +236,8 @@ flat = theory.Instance([1], [[1.0]], [[0.5, 0.5, 0]], [[0.5, 0.5, 0]], [[1, 1, 5
 print(f"constant on the support : Delta1 = {flat.solve(lam=1, beta=1).delta1:+.3f}")
 
 # %% [markdown]
-# In the second case the third answer would earn more, but the frozen model never gives it, and no tilt
-# can change that.
+# In the second case the third answer would earn more, but the frozen model never gives it, and no
+# tilt can change that.
 
 # %% [markdown]
 # ## R4: the prompter is the exact optimum
@@ -261,9 +261,9 @@ print(f"with its own KL: {T1_T2 - lam * kl_own:.3f},  version for any prompter: 
 # %% [markdown]
 # ## L1: no range of lambda, and nothing wrong with a negative bound
 #
-# Three rewrites that earn 0.018, 0.9 and 1. The first is the prompt itself and nearly certain. The other
-# two are rare and very rare. For which leashes is the bound non-negative, that is, lambda KL at most
-# the sum of terms 1 and 2?
+# Three rewrites that earn 0.018, 0.9 and 1. The first is the prompt itself and nearly certain. The
+# other two are rare and very rare. For which leashes is the bound non-negative, that is, lambda KL
+# at most the sum of terms 1 and 2?
 
 # %%
 pi_F, rare = [0.98, 0.02, 0], 1e-30
@@ -275,9 +275,9 @@ T1_T2 = s.bound_term1 + s.bound_term2
 draw.two_humps(pd.DataFrame({"lam": lams, "lam_kl": product}), T1_T2);
 
 # %% [markdown]
-# *Figure: the third term against the leash, with two maxima, and the sum of terms 1 and 2 (dashed). See
-# that the curve crosses the dashed line four times: the bound is non-negative on three separate ranges
-# of lambda.*
+# *Figure: the third term against the leash, with two maxima, and the sum of terms 1 and 2 (dashed).
+# See that the curve crosses the dashed line four times: the bound is non-negative on three separate
+# ranges of lambda.*
 
 # %%
 holds = (product <= T1_T2).astype(int)
@@ -287,9 +287,9 @@ s = gift.solve(lam=0.1, beta=100)
 print(f"another instance: bound {s.bound_paper:+.3f}, gap {s.delta:+.3f}")
 
 # %% [markdown]
-# In the second instance the bound is negative, and it is right: it certifies, without looking at the
-# gap, that prompting beats RLHF. The frozen model never gives the good answer to the original prompt,
-# and a rare rewrite always does.
+# In the second instance the bound is negative, and it is right: it certifies, without looking at
+# the gap, that prompting beats RLHF. The frozen model never gives the good answer to the original
+# prompt, and a rare rewrite always does.
 
 # %% [markdown]
 # ## L2: never tight, often vacuous
@@ -335,9 +335,9 @@ for name, pool in {"raw": raw, "truncated": np.array([truncated(p) for p in raw]
           f"{s.bound_term2:.3f} {s.bound_term3:.3f}")
 
 # %% [markdown]
-# Every term changes, and so does the gap. Moreover, in an experiment the model is trained first, and the
-# trained model is truncated. That is no tilt of the truncated frozen model, so the theorem does not
-# cover it. Here training raises the reward, and truncation turns the gain into a loss:
+# Every term changes, and so does the gap. Moreover, in an experiment the model is trained first,
+# and the trained model is truncated. That is no tilt of the truncated frozen model, so the theorem
+# does not cover it. Here training raises the reward, and truncation turns the gain into a loss:
 
 # %%
 pi_F, r = np.array([0.601, 0.15, 0.1245, 0.1245]), np.array([0.5, 0, 1, 1])
@@ -347,8 +347,8 @@ print(f"before truncation: {pi_F @ r:.3f} -> {trained @ r:.3f}")
 print(f"after truncation : {cut @ r:.3f} -> {cut_trained @ r:.3f}")
 
 # %% [markdown]
-# The first answer alone fills the nucleus of the frozen model. Training takes it just below 0.6, and the
-# worst answer comes in.
+# The first answer alone fills the nucleus of the frozen model. Training takes it just below 0.6,
+# and the worst answer comes in.
 
 # %% [markdown]
 # ## Summary

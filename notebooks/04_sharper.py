@@ -160,7 +160,7 @@ draw.bound_scatter(scatter);
 
 # %% [markdown]
 # *Figure: bound against gap on random instances with rewards of range one. See the grey region,
-# where a bound says nothing: many points of the paper's bound lie in it, and none of the mixture
+# where a bound is vacuous: many points of the paper's bound are in it, and none of the mixture
 # bound.* A perfect bound would lie on the line.
 
 # %%
@@ -197,9 +197,9 @@ draw.sandwich(between, "The gap between its floor and ceiling (C4)");
 # leash stays below RLHF.
 
 # %% [markdown]
-# C4 needs the total variation of both optima. A second pair of bounds needs nothing but moments of the
-# untrained models: the variance and the range of `g` under the untrained prompter, and of the reward
-# under the frozen model. Which floor is higher?
+# C4 needs the total variation of both optima. A second pair of bounds needs nothing but moments of
+# the untrained models: the variance and the range of `g` under the untrained prompter, and of the
+# reward under the frozen model. Which floor is higher?
 
 # %%
 rows = []
@@ -215,8 +215,9 @@ proved = {"C4": C4 > 0, "untrained": untrained > 0, "the gap itself": gaps > 0}
 print({name: f"RLHF ahead in {here.mean():.0%}" for name, here in proved.items()})
 
 # %% [markdown]
-# The floor from untrained moments often beats the other, although it knows less. The last line counts
-# in how many instances each proves that RLHF is ahead, and in how many it is. None of this needs training.
+# The floor from untrained moments often beats the other, although it knows less. The last line
+# counts in how many instances each proves that RLHF is ahead, and in how many it is. None of this
+# needs training.
 
 # %% [markdown]
 # ## Variance is the resource (C5)
@@ -298,8 +299,8 @@ print(f"KL of responses / KL of rewrites: at most {largest:.2f} in {len(draws)} 
 # between rewrites (C10). Fine-tuning spends its KL on responses directly, so it earns more from the
 # same start.
 #
-# C10 compares equal KL. At equal *lambda* and beta it can be the other way round, since the same leash
-# lets the prompter move farther:
+# C10 compares equal KL. At equal *lambda* and beta it can be the other way round, since the same
+# leash lets the prompter move farther:
 
 # %%
 rho, answers = np.array([[0.99, 0.01]]), np.array([[0.75, 0.25, 0], [0, 0, 1]])
@@ -311,8 +312,8 @@ print(f"prompter {s.J_prompter:.3f} at KL {s.kl:.2f}, fine-tuning {s.J_rlhf:.3f}
 #
 # ## What a measured KL allows (C11)
 #
-# The KL of a real prompter is measured during training. It bounds the gain of *any* prompter, optimal or
-# not, by the range of g times the square root of half of the KL.
+# The KL of a real prompter is measured during training. It bounds the gain of *any* prompter,
+# optimal or not, by the range of g times the square root of half of the KL.
 
 # %%
 width = np.ptp(inst.g, axis=1)
@@ -328,8 +329,8 @@ assert (table["gain"] <= table["ceiling"]).all()
 table.round(4)
 
 # %% [markdown]
-# The ceiling is about twice the optimal gain, and beyond two nats it is above the range of g itself. The
-# Gibbs front is exact; the ceiling needs two numbers.
+# The ceiling is about twice the optimal gain, and beyond two nats it is above the range of g
+# itself. The Gibbs front is exact; the ceiling needs two numbers.
 
 # %% [markdown]
 # ## When does prompting beat RLHF? (C7, C15)
@@ -396,9 +397,9 @@ pd.DataFrame(rows).round(3)
 
 # %% [markdown]
 # With four answers and many varied rewrites the hull fills the simplex, and the RLHF optimum is
-# inside more often. With fewer rewrites than answers, as for a pool of suffixes and the vocabulary of a
-# language model, it is outside except by accident. That does not matter for the value, which is one
-# number.
+# inside more often. With fewer rewrites than answers, as for a pool of suffixes and the vocabulary
+# of a language model, it is outside except by accident. That does not matter for the value, which
+# is one number.
 
 # %% [markdown]
 # ## Summary

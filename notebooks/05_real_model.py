@@ -21,7 +21,7 @@
 # optimum, its regret a KL at every step.
 #
 # The trick: let the answer be **one token**. Then the frozen model is a softmax over its
-# vocabulary, a row of a table, and everything that chapter 4 said about tables holds for it.
+# vocabulary, a row of a table, and everything in chapter 4 holds for it.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -44,8 +44,8 @@ preset = preset_for_hardware()  # or a name: "cpu", "colab", "h100"
 seed = 0
 
 # %% [markdown]
-# The preset says which frozen model plays the part of F1. In `smoke` that is a tiny random model:
-# every cell and every identity below runs on it just the same, but the text speaks of the real one.
+# The preset names the frozen model that is F1. In `smoke` it is a tiny random model: every cell and
+# every identity below runs on it, but the text describes the real one.
 
 # %%
 from dataclasses import replace
@@ -68,8 +68,8 @@ setting = config.load_preset(preset)
 # %% [markdown]
 # ## Questions that one token answers
 #
-# Closed questions fit: the answer starts with a yes or a no. We take them from the project's own
-# prompts and add what those lack, the truth. It enters the reward alone; the model never sees it.
+# We use closed questions, whose answer starts with a yes or a no. They come from the project's own
+# prompts. We add the true answers, for the reward alone; the model never sees them.
 
 # %%
 closed = [p for p in data.load_prompts("chat", "train") if p.kind == "yesno"]
@@ -103,8 +103,8 @@ assert suffixes[0] == "" and len(set(suffixes)) == len(suffixes)
 # %% [markdown]
 # Now the only cell that uses the model. For each question, a forward pass over its rewrites as one
 # batch gives the logits of the next token at every rewrite, in float32; the softmax is taken in
-# float64, over the whole vocabulary. The same pass says how likely the model itself finds each
-# suffix.
+# float64, over the whole vocabulary. The same pass gives the likelihood of each suffix
+# under the model itself.
 
 # %%
 model, tokenizer = models.load(setting.models["F1"])
@@ -161,8 +161,8 @@ print(f"a constant suffix earns at most {(P @ inst.g).max():.3f}, "
       f"the best suffix of each question {(P @ inst.g.max(axis=1)):.3f}")
 
 # %% [markdown]
-# The table shows the eight best suffixes, averaged over the questions. Saying nothing is the
-# likeliest rewrite and earns little. The last column counts for how many questions a suffix is the
+# The table shows the eight best suffixes, averaged over the questions. No suffix is the likeliest
+# rewrite, and it earns little. The last column counts for how many questions a suffix is the
 # best: one suffix wins nearly always, so there is little to gain from reading the question. That is
 # a finding about this small model and this pool, and the next chapters choose a reward where
 # reading pays.
@@ -255,7 +255,7 @@ for name, field in zip(draw.BOUND_STYLES, chain[:0:-1] + chain[:1]):
 draw.stacked_gap(parts);
 
 # %% [markdown]
-# *Figure: the gap on SmolLM2 as the sum of its exact parts. See that only fine-tuning's gain lies
+# *Figure: the gap on SmolLM2 as the sum of its exact parts. See that only fine-tuning's gain is
 # above zero: blind rewriting already helps here, so it counts for the prompter, below zero, and what
 # the prompter learns outgrows fine-tuning's gain once its leash is loose.* The assertion compares
 # the sweep with a full solution at one leash.
@@ -284,15 +284,17 @@ for name, at in certified.items():
 # %% [markdown]
 # The gap itself is negative up to a larger leash than any bound can certify.
 #
-# The gap is an average over questions. Next each question stands by itself, at three leashes of
-# RLHF. (The reward of a question runs from 0 to 1, so a bound above 1 says nothing.)
+# The gap is an average over questions. Next we take each question by itself, at three leashes of
+# RLHF. (The reward of a question is between 0 and 1, so a bound above 1 is vacuous.)
 
 # %%
-rows = []
+rows, budgets = [], []
 for x in range(X):
     tables = rho_sft[[x]], inst.pi_F[[x]], inst.pi_F_rewrites[[x]], reward[[x]]
     question = theory.Instance([1.0], *tables)
+    largest_lam_kl = (lams * question.lambda_curve(lams).kl).max()
     for s in [question.solve(lam=lam, beta=b) for b in (0.3, 1.0, 3.0)]:
+        budgets.append((largest_lam_kl >= s.bound_term1 + s.bound_term2, s.floor <= 0))
         rows.append({"bound": "Theorem 6.1 (paper)", "gap": s.delta, "value": s.bound_paper})
         rows.append({"bound": "mixture bound", "gap": s.delta, "value": s.bound_mixture})
 scatter = pd.DataFrame(rows)
@@ -301,8 +303,8 @@ draw.bound_scatter(scatter).set_title("Bound against gap, question by question")
 # %% [markdown]
 # *Figure: bound against gap, a point for each question and leash of RLHF. See the distance of the
 # points from the line, on which a perfect bound would lie: that is the slack, and it is never larger
-# with the mixture bound than with the paper's.* In the grey region, where a bound says nothing, the
-# mixture bound cannot be.
+# with the mixture bound than with the paper's.* The mixture bound is never in the grey
+# region, where a bound is vacuous.
 
 # %%
 for name, part in scatter.groupby("bound"):
@@ -312,8 +314,20 @@ for name, part in scatter.groupby("bound"):
 print(f"{'the gap itself':20s} prompting wins {(part['gap'] < 0).mean():.0%}")
 
 # %% [markdown]
-# For single questions, too, only a bound below zero is a proof, and the last line says how many
-# there are to be found.
+# For single questions, too, only a bound below zero is a proof that prompting wins. The last line
+# counts the cases in which it does.
+#
+# The paper concludes from its bound that with a suitable KL budget the prompter matches RLHF. How often can
+# the bound certify such a budget here, and how often is there one?
+
+# %%
+certified, exists = np.mean(budgets, axis=0)
+print(f"a KL budget that matches RLHF: certified by Theorem 6.1 for {certified:.0%} of the questions "
+      f"and leashes, existing for {exists:.0%}")
+print(f"for all questions together, beta = {beta}: {inst.matching_budget(beta):.2f} nats are enough")
+
+# %% [markdown]
+# A budget exists far more often than the theorem can tell.
 #
 # What does a nat buy? Fine-tuning tilts a reference over the tokens, so one short function serves
 # both references, the frozen model and the mixture of all rewrites.

@@ -148,7 +148,8 @@ rewards.accuracy_curve(accuracy);
 # *Held-out accuracy by number of training pairs, on prompts that no pair came from, with 95 %
 # intervals over prompts. The dashed line with its band is the noise ceiling.* Each point is a model of
 # its own, learned from a random share of the pairs in the same number of epochs. The distance from the
-# last point to the dashed line is what this encoder has not learned. Nothing can be above the line.
+# last point to the dashed line is what this encoder has not learned. In expectation, no reward can be
+# above the line.
 
 # %%
 ends = accuracy[["value", "low", "high"]].to_numpy()
@@ -185,13 +186,14 @@ rewards.reliability_diagram(by_bin);
 # %%
 truth = reliability(tested["p_first"].to_numpy(), tested["first_won"].to_numpy())
 print(f"expected calibration error: {calibration_error(by_bin):.3f}")
-print(f"the same for the true probabilities (noise of the bins): {calibration_error(truth):.3f}")
+print(f"the same for the true probabilities: {calibration_error(truth):.3f}")
 off = (claimed - tested["p_first"]).abs().mean()
 print(f"mean distance of a predicted probability from the true one: {off:.3f}")
 
 # %% [markdown]
-# The last number matters most, and it can be computed only where the truth is known. Calibration is
-# about averages: single predictions can be far off in both directions and cancel within their bin.
+# Even the true probabilities have an error above zero, from the noise of the bins. The last number
+# matters most, and it can be computed only where the truth is known. Calibration is about averages:
+# single predictions can be far off in both directions and cancel within their bin.
 #
 # ## Over-optimisation, without training anything
 #
@@ -208,8 +210,9 @@ rewards.selection(curves);
 # %% [markdown]
 # *Gains of the best of n answers by the reward learned from few pairs (left) and from all (right).
 # Squares: gain by the learned reward. Dots: gain by r\*, with 95 % intervals over prompts.* The squares
-# rise by construction. The distance between the two curves shows the errors of the learned reward:
-# among n answers, the optimiser finds the one that is overrated most.
+# rise by construction. Where they are above the dots, the optimiser has used the errors of the learned
+# reward: among n answers, it finds the one that is overrated most. A reward learned from few pairs is
+# timid, and even underrates what it gains.
 
 # %%
 for name, curve in curves.items():
@@ -236,9 +239,9 @@ rewards.leash(by_lam);
 # Dots: by r\*, with 95 % intervals.*
 
 # %%
-columns = ["sqrt_kl", "ess", "proxy", "gold"]
-shown = by_lam.set_index("lam")[columns].assign(overrated=by_lam.set_index("lam").eval("proxy - gold"))
-shown.iloc[::2].round(3)
+names = {"lam": "λ", "sqrt_kl": "√KL", "ess": "effective answers", "proxy": "learned", "gold": "gold"}
+shown = by_lam[[*names]].rename(columns=names).iloc[::2]
+shown.assign(difference=shown["learned"] - shown["gold"]).round(3).set_index("λ")
 
 # %%
 best, widest = by_lam["gold"].idxmax(), (by_lam["proxy"] - by_lam["gold"]).idxmax()

@@ -93,8 +93,8 @@ matrix.paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward");
 
 # %% [markdown]
 # *Our counterpart of the paper's Figure 2: mean held-out reward by dataset and configuration, with 95 %
-# intervals.* The suffixes were chosen on validation prompts. The best suffix per kind is told the kind of
-# each question; a prompter has to find it out.
+# intervals.* The suffixes were chosen on validation prompts. *Best suffix, told the kind* uses the best
+# suffix for each kind of question; a prompter has to find out the kind by itself.
 
 # %%
 matrix.paper_figure(cells, "variance", "variance of the reward", "Variance of the reward");
@@ -145,7 +145,8 @@ more = {
     key: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", resamples)
     for key, part in chosen.groupby(["architecture", "dataset"])
 }
-pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T.round(3)
+shown = pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T
+shown.rename(columns={"gain": "difference"}).round(3)
 
 # %% [markdown]
 # *Best of 16 minus best of 4, with 95 % intervals.* A trained prompter pays for its training once.

@@ -161,7 +161,8 @@ machine.assign(**{"seconds per step": steps.round(1)})
 # Where machines, commits or seconds differ, compare tokens. At equal cost, by both measures:
 
 # %%
-rlhf_cost.at_equal_cost(runs, "seconds").droplevel(["dataset", "architecture"]).round(3)
+at_equal = rlhf_cost.at_equal_cost(runs, "seconds").droplevel(["dataset", "architecture"])
+at_equal.astype({"seconds in all": int}).round(3)
 
 # %%
 rlhf_cost.at_equal_cost(runs, "tokens").droplevel(["dataset", "architecture"]).round(3)
@@ -293,7 +294,8 @@ fronts.append(rlhf_cost.front_table(pi_star, "RLHF", "π*, all answers"))
 fronts.append(rlhf_cost.front_table(half, "RLHF", "π*, half of the answers"))
 fronts = pd.concat(fronts, ignore_index=True)
 best = fronts.sort_values("reward").groupby("front", sort=False).tail(1)
-best.set_index("front")[["reward", "low", "high", "kl", "ess"]].round(3)
+columns = {"reward": "reward", "low": "low", "high": "high", "kl": "KL", "ess": "effective sample"}
+best.set_index("front")[[*columns]].rename(columns=columns).round(3)
 
 # %% [markdown]
 # The highest reward of each estimate, with a 95 % interval over prompts. In the rows that read only the
@@ -342,7 +344,8 @@ points = points.set_index(["configuration", "front"])[["reward", "kl"]]
 reached = ends.droplevel(["dataset", "architecture"]).rename("seed {}".format, level="seed")
 points = pd.concat([points, reached.rename_axis(points.index.names)]).sort_index()
 points["λ"] = points.index.get_level_values("configuration").map(own)
-points.assign(objective=points["reward"] - points["λ"] * points["kl"]).round(3)
+points = points.assign(objective=points["reward"] - points["λ"] * points["kl"])
+points.rename(columns={"kl": "KL"}).round(3)
 
 # %% [markdown]
 # By the identity C1, the missing *objective* of a run is λ KL(ρ‖ρ\*), the cost of imperfect training. The

@@ -65,11 +65,10 @@ glance = measured.pivot(index="claim", columns="where", values="verdict")
 glance.loc[measured["claim"].unique(), measured["where"].unique()].rename_axis(columns=None)
 
 # %% [markdown]
-# *Same sign* means that the difference has the sign that the claim gives it, and that its whole 95 %
-# interval has. It does not mean that the paper's numbers were reproduced. Models, data and judge are
-# other ones: small models on a laptop, 750 prompts of our own, and a rubric in place of a reward model.
-# A sign can carry over, but a size cannot. The claim about one fixed suffix is ours: the paper has no
-# such baseline.
+# *Same sign* means that the whole 95 % interval of the difference has the sign that the claim names. It
+# does not mean that the paper's numbers were reproduced. Models, data and judge are other ones: a small
+# model on a laptop, 750 prompts of our own, and a rubric in place of a reward model. A sign can carry
+# over, but a size cannot. The claim about one fixed suffix is ours: the paper has no such baseline.
 
 # %%
 verdicts = pd.concat([theory, measured, elsewhere])["verdict"]
@@ -93,8 +92,9 @@ verdicts.value_counts().to_frame("claims")
 # | needs the H100 | about the paper's own models, which this book has not run |
 # | not run | `results/` has no such run |
 #
-# The rules are `theory_verdict`, `remark_verdict` and `measured_verdict` in `alignpro.report.scoreboard`. In the built
-# book, each verdict links to the section that treats the claim.
+# The rules are `theory_verdict`, `remark_verdict` and `measured_verdict` in
+# `alignpro.report.scoreboard`. In the built book, each verdict links to the section that treats the
+# claim.
 #
 # ## The theory
 #
@@ -117,8 +117,8 @@ scoreboard.board(theory, ["place", "claim", "as stated", "correction", "correcte
 # the KL budget exact. None of them takes away the lemma or the theorem.
 #
 # The next table is not about claims of the paper. It lists what must be read into Theorem 6.1 to make it
-# true (R1 to R4), and three limits of its use (L1 to L3). The steps of the paper's proof fit the right
-# reading in each case.
+# true (R1 to R4), and three limits of its use (L1 to L3). Where the paper's text decides between two
+# readings (R2 by the steps of its proof, R3 by its Eq. 4), it decides for the right one.
 
 # %%
 scoreboard.board(remarks, ["kind", "without", "holds without", "with", "holds with"])

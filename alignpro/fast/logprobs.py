@@ -1,8 +1,8 @@
 """Log-probabilities of sampled completions, with as little work as their batch allows.
 
-Three things are computed once instead of many times: what all queries share (the meta-prompt),
-padding (rows of similar length run together), and the trunk, that is, the layers below the first
-adapted one, which is the same for the policy, its reference and every PPO epoch.
+What all queries share (the meta-prompt) is computed once. Rows of similar length run together, so
+that little is spent on padding. The trunk, that is, the layers below the first adapted one, is
+computed once for the policy, its reference and every PPO epoch.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Log-probabilities [B, T] of the sampled tokens, hidden states [B, T, H], entropies [B, T].
 
-    All are 0 on padding; only the first carries gradients: the critic reads the trunk without
-    moving it. Entropies, which cost as much as the log-probabilities, come where `entropy` asks
-    for them, else None. `group` rows of similar length run together.
+    All are 0 on padding. Only the first carries gradients: the critic reads the hidden states and
+    does not train them. Entropies cost as much as the log-probabilities; without `entropy` the
+    third value is None. `group` rows of similar length run together.
     """
     width = batch.tokens.shape[1]
     order = _by_length(batch)
@@ -96,10 +96,11 @@ def _by_length(batch: Batch) -> torch.Tensor:
 
 @contextmanager
 def attention_with_fast_backward(model) -> Iterator[None]:
-    """Within: attention in plain products where a CPU computes in bf16, else the model's own.
+    """Use attention in plain products inside the block where a CPU computes in bfloat16.
 
-    The fused one's backward pass takes several times as long there. Also without gradients, so that
-    a policy before its first update has the log-probabilities that it is compared with.
+    The backward pass of fused attention takes several times as long there. Passes without gradients
+    use plain products too, so that a policy before its first update has exactly the
+    log-probabilities that it is compared with.
     """
     inner = decoder(model)
     if inner.device.type != "cpu" or inner.dtype != torch.bfloat16:
@@ -122,9 +123,9 @@ def _forward_group(model, batch: Batch, pad_id: int) -> tuple[torch.Tensor, torc
 
 
 def _run(model, batch: Batch, pad_id: int, **options):
-    """One pass over queries and completions; gradients flow through the shared prefix too.
+    """One pass over queries and completions. Gradients flow through the shared prefix too.
 
-    `model` may also be the decoder alone.
+    `model` may also be the decoder alone. `options` go to its `forward`.
     """
     device, size = batch.tokens.device, len(batch.tokens)
     cache, shared, trunk = DynamicCache(), batch.shared, batch.trunk
@@ -160,7 +161,7 @@ def _padded(batch: Batch, own_width: int) -> torch.Tensor:
 def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
     """`batch` with its trunk computed, so that `forward` runs the adapted layers only.
 
-    Where the first layer is adapted already, or none is, there is no trunk to share.
+    `batch` is returned unchanged where the first layer is adapted, or none is.
     """
     layers = decoder(model).layers
     adapted = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
@@ -187,14 +188,14 @@ def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
 
 
 class _Pass(nn.Module):
-    """Stands in for a layer that has nothing left to do."""
+    """Takes the place of a layer that has nothing left to do."""
 
     def forward(self, hidden_states, **kwargs):
         return hidden_states
 
 
 class _Keep(_Pass):
-    """Notes what would enter the first adapted layer."""
+    """Takes the place of the first adapted layer and keeps its input."""
 
     def __init__(self, seen: list[torch.Tensor]):
         super().__init__()
@@ -206,7 +207,7 @@ class _Keep(_Pass):
 
 
 class _Feed(_Pass):
-    """Stands in for the first layer: hands on known states and keeps the cache's length."""
+    """Takes the place of the first layer: returns known states and grows the cache as it would."""
 
     def __init__(self, states: torch.Tensor):
         super().__init__()
@@ -220,6 +221,7 @@ class _Feed(_Pass):
 
 @contextmanager
 def _swapped(model, layers: list[nn.Module]) -> Iterator[None]:
+    """Give `model` these layers inside the block."""
     inner = decoder(model)
     whole, inner.layers = inner.layers, nn.ModuleList(layers)
     try:
@@ -230,7 +232,7 @@ def _swapped(model, layers: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _starting_at(model, trunk: Trunk | None, states: torch.Tensor | None) -> Iterator[None]:
-    """Within: the model's pass begins at the trunk's end, with `states`."""
+    """Let a pass of `model` inside the block begin at the end of the trunk, with `states`."""
     if trunk is None:
         yield
         return

@@ -131,7 +131,9 @@ def _sources(tables: dict, preset: Preset, pair: tuple, dataset: str, results: P
 def _result(claim: dict, found: Found | None, preset_name: str) -> dict:
     if found is None:
         return {"value": np.nan, "low": np.nan, "high": np.nan, "found": "", "verdict": NOT_RUN}
-    interval = f"[{found.low:+.3f}, {found.high:+.3f}]" if np.isfinite(found.low) else "no interval"
+    interval = "no interval"
+    if np.isfinite(found.low):  # a no-break space keeps both ends on one line
+        interval = f"[{found.low:+.3f},\N{NO-BREAK SPACE}{found.high:+.3f}]"
     scale = SCALES.get(preset_name, SMALL_SCALE)
     return {
         "value": found.value,

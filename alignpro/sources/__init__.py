@@ -1,1 +1,7 @@
-"""Where things come from: presets, the Hub's prompts, weights, remote models, and results."""
+"""Where things come from: presets, prompts, weights, remote models, and a result's provenance.
+
+Start with `weights`: SmolLM2, MiniLM and the tiny models for tests. `hub_prompts` reads the paper's
+datasets from the Hub, `preset_file` the YAML of a preset, and `reward_model` a learned reward.
+`endpoint` lets a server take the frozen LLM's place; `openai_client` is the client that it shares
+with the judge. `provenance` records versions, commit and hardware beside a result.
+"""

@@ -1,8 +1,10 @@
 """What a model wrote reaches a page as text: no table, link or figure obeys it."""
 
+import ast
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from alignpro.figures.matrix import suffix_shares
 from alignpro.report.examples import example_table
 from alignpro.report.html import text_table
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NASTY = '1. a | b\n\n# <script>alert(1)</script> & "q" *x* $y$ {{ z }} &lt;'
 
 
@@ -112,6 +115,17 @@ def test_a_suffix_is_drawn_as_it_was_written(suffix):
     shown = {text for text, _ in drawn}
     assert "(nothing)" in shown
     assert suffix in shown or any(len(text) < 80 and text.endswith("…") for text in shown)
+
+
+@pytest.mark.parametrize("source", sorted(NOTEBOOKS.glob("*.py")), ids=lambda p: p.stem)
+def test_no_notebook_styles_a_table_by_itself(source):
+    """A plain Styler escapes nothing: `text_table` is the one way to style what a model wrote."""
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert not used & {"style", "to_html"}
 
 
 def test_line_breaks_are_kept_and_the_theme_colours_the_table():

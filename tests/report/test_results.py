@@ -11,12 +11,15 @@ import torch
 from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.figures.matrix import reward_distributions
-from alignpro.report.kept_runs import compare_runs, reference_tables
+from alignpro.report.kept_runs import compare_runs, matrix_table, reference_tables
+from alignpro.report.rlhf_cost import answer_rewards, rewrite_rewards
 from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.study import column, read_study
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS
+from alignpro.statistics import bootstrap
 from alignpro.texts import Response
+from alignpro.theory.variance import variance_drift_from_samples
 
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/*/seed*/card.json"))
 
@@ -157,3 +160,19 @@ def test_the_curves_of_a_reward_study_are_plain_arithmetic_on_its_files(folder):
     assert last["n"] == table["sample"].nunique()
     assert last["gold"] == pytest.approx(chosen - table["reward"].mean())
     assert last["gold_low"] < last["gold"] < last["gold_high"]
+
+
+@pytest.mark.parametrize("dataset", load_preset("cpu").datasets)
+def test_the_kept_answers_have_the_sign_that_the_chapter_on_variance_names(dataset):
+    """Both terms within a prompt are positive before training, and the variance rose (C19)."""
+    suffixes, answers = (
+        table[table["dataset"] == dataset]
+        for table in (matrix_table("cpu", files=[name]) for name in ("suffixes", "evaluation"))
+    )
+    pool = sorted(suffixes["configuration"].unique())
+    drift = variance_drift_from_samples(rewrite_rewards(suffixes, pool))
+    for term in (drift.within, drift.skew, drift.total):
+        assert bootstrap(term[None])[0] > 0
+    before, after = (answer_rewards(answers, name) for name in ("Untrained prompter", "Align-Pro"))
+    predicted = drift.total.mean() / drift.gain.mean() * (after.mean() - before.mean())
+    assert 0 < after.var() - before.var() < 2 * predicted
