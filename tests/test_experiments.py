@@ -306,6 +306,7 @@ def test_smollm2_answers_in_english_and_is_trained_for_a_step(smoke, tmp_path):
     preset = dataclasses.replace(
         smoke,
         models={"P1": smollm2, "F1": smollm2},
+        architectures=(("P1", "F1"),),
         ppo=dataclasses.replace(smoke.ppo, steps=1),
         frozen=dataclasses.replace(smoke.frozen, max_new_tokens=24),
     )
