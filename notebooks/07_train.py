@@ -226,6 +226,18 @@ training.recipe_trials(trials);
 # is 0 where all kinds get the same suffixes; the axis ends at log 5, one suffix for each kind.
 
 # %% [markdown]
+# By the rule, a change of one setting counts when it is larger than one standard error, paired by prompt:
+
+# %%
+pd.read_csv(RESULTS / "recipe" / "comparisons.csv").style.format(precision=3).hide(axis="index")
+
+# %% [markdown]
+# So the rate stays constant, and it was doubled. With a rate that falls, this many calls leave the run
+# frozen: its entropy is high, and hardly any ratio is clipped. The balanced warm start is not told apart
+# from the one before. It stays all the same, because its shares of the menu do not depend on chance. Each
+# trial is one training run, and the standard errors are over prompts alone.
+
+# %% [markdown]
 # ## Where the time goes
 
 # %%

@@ -32,8 +32,7 @@ def named(row):
 
 
 def rewrites_of(row):
-    name = f"{row['trial'].replace(' ', '-')}-s{row['seed']}.parquet"
-    return pd.read_parquet(FOLDER / "rewrites" / name)
+    return pd.read_parquet(recipe_study.rewrites_path(row["trial"], row["seed"], FOLDER))
 
 
 def test_mutual_information_is_0_without_reading_and_log_5_with_perfect_reading():
@@ -120,3 +119,18 @@ def test_the_line_of_a_trial_follows_from_its_rewrites(row):
     assert row["frozen_calls"] == row["ppo"]["steps"] * row["ppo"]["batch_size"]
     assert len(row["curve"]["reward"]) == row["ppo"]["steps"]
     assert row["training_reward"] == pytest.approx(np.mean(row["curve"]["reward"][-5:]), abs=1e-4)
+
+
+def test_the_kept_comparisons_follow_from_the_rewrites():
+    kept = pd.read_csv(FOLDER / "comparisons.csv")
+    seeds = {name: {r["seed"] for r in DONE if r["trial"] == name} for name in kept["trial"]}
+    for name, against, count, difference, _ in kept.itertuples(index=False):
+        common = seeds[name] & {r["seed"] for r in DONE if r["trial"] == against}
+        assert len(common) == count
+        rows = [r for r in DONE if r["seed"] in common]
+        means = {
+            n: np.mean([r["reward"] for r in rows if r["trial"] == n]) for n in (name, against)
+        }
+        assert difference == pytest.approx(means[name] - means[against], abs=1e-4)
+    expected = recipe_study.comparisons(FOLDER)
+    pd.testing.assert_frame_equal(kept, expected, atol=1e-4)

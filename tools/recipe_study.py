@@ -5,9 +5,12 @@
     python tools/recipe_study.py next        # run the first trial that is missing, then exit
 
 One process runs one trial on one thread; `while python tools/recipe_study.py next; do :; done`
-runs them all, and after a stop goes on where it was. Everything is written to `results/recipe/`:
-`suffixes.parquet`, one line per trial in `trials.jsonl` (failed trials too), and the validation
-rewrites of each trial in `rewrites/`.
+runs them all, and after a stop goes on where it was. `results/recipe/` holds
+
+- `suffixes.parquet`, the answers under each suffix;
+- `trials.jsonl`, one line per trial, failed trials too;
+- `rewrites/`, the validation rewrites of each trial and what they earned;
+- `comparisons.csv`, each trial minus the one that differs from it in a single change.
 
 How a trial is judged. Its trained prompter writes 12 rewrites for each of the 30 validation prompts
 of `help`, each is answered once, with the sampling of the book's evaluation, and the mean reward of
@@ -63,6 +66,8 @@ LAST = 5  # steps over which the end of training is averaged
 class Trial:
     """What one trial changes in the `cpu` preset; `why` is the question that it answers.
 
+    `against` names the trial that differs in this one change.
+
     `drawn` marks the warm start as it was before this study: each example pairs a random prompt
     with a random entry of the menu, at a constant rate. Only the commit in its line can run it.
     """
@@ -73,6 +78,7 @@ class Trial:
     warm_start: dict
     seeds: tuple[int, ...] = (0,)
     drawn: bool = False
+    against: str = "all three"
 
     def preset(self) -> Preset:
         """The preset that this trial trains."""
@@ -99,11 +105,16 @@ TRIALS = (
     Trial("twice the rate", "the PPO rate", TWICE, BALANCED, seeds=(0, 1)),
     Trial("all but the constant rate", "which change matters", CONSTANT | FALLING, BALANCED),
     Trial("all but the menu", "which change matters", CONSTANT, NEUTRAL),
-    Trial("twice the rate, falling", "the PPO rate", TWICE | FALLING, BALANCED),
-    Trial("four times the rate", "the PPO rate", CONSTANT | {"learning_rate": 1.6e-3}, BALANCED),
-    Trial("twice the rate, half lam", "the leash", TWICE | {"lam": 0.015}, BALANCED),
-    Trial("twice the rate, half batch", "the batch", TWICE | HALF_BATCH, BALANCED),
-    Trial("twice the rate, twice the steps", "the steps", TWICE | {"steps": 60}, BALANCED),
+    *(
+        Trial(name, why, TWICE | change, BALANCED, against="twice the rate")
+        for name, why, change in (
+            ("twice the rate, falling", "the PPO rate", FALLING),
+            ("four times the rate", "the PPO rate", {"learning_rate": 1.6e-3}),
+            ("twice the rate, half lam", "the leash", {"lam": 0.015}),
+            ("twice the rate, half batch", "the batch", HALF_BATCH),
+            ("twice the rate, twice the steps", "the steps", {"steps": 60}),
+        )
+    ),
 )
 
 
@@ -196,7 +207,7 @@ def run(trial: Trial, seed: int, out: Path) -> dict:
         progress=False,
     )
     table["suffix"] = written(table["rewrite"], table["prompt"])
-    rewrites = out / "rewrites" / f"{trial.name.replace(' ', '-')}-s{seed}.parquet"
+    rewrites = rewrites_path(trial.name, seed, out)
     rewrites.parent.mkdir(exist_ok=True)
     table[["id", "kind", "sample", "suffix", "reward"]].to_parquet(rewrites, index=False)
     end = metrics.tail(LAST).mean(numeric_only=True)
@@ -220,6 +231,28 @@ def run(trial: Trial, seed: int, out: Path) -> dict:
             )
         },
     }
+
+
+def rewrites_path(name: str, seed: int, out: Path) -> Path:
+    """Where the validation rewrites of a trial are kept."""
+    return out / "rewrites" / f"{name.replace(' ', '-')}-s{seed}.parquet"
+
+
+def comparisons(out: Path) -> pd.DataFrame:
+    """Each trial's mean reward minus that of the trial it is compared with.
+
+    Over the seeds that both have; the standard error is that of `gain_over`.
+    """
+    rows, finished = [], done(out)
+    for trial in (t for t in TRIALS if t.name != t.against):
+        pair = (trial.name, trial.against)
+        seeds = [s for s in trial.seeds if {(name, s) for name in pair} <= finished]
+        paths = [[rewrites_path(name, s, out) for s in seeds] for name in pair]
+        if seeds and all(path.exists() for path in paths[0] + paths[1]):
+            ours, theirs = (pd.concat(map(pd.read_parquet, part)) for part in paths)
+            difference, error = gain_over(ours, theirs.groupby("id")["reward"].mean())
+            rows.append([*pair, len(seeds), difference, error])
+    return pd.DataFrame(rows, columns=["trial", "against", "seeds", "difference", "standard_error"])
 
 
 def done(out: Path) -> set[tuple[str, int]]:
@@ -258,6 +291,7 @@ def write(trial: Trial, seed: int, out: Path) -> None:
     line |= provenance()
     with open(out / "trials.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    comparisons(out).to_csv(out / "comparisons.csv", index=False, float_format="%.4f")
 
 
 def main() -> None:
