@@ -21,7 +21,7 @@ from alignpro.evaluation import (
 )
 from alignpro.report.examples import LARGEST_GAIN, LARGEST_LOSS, RANDOM, choose_examples
 from alignpro.report.kept_runs import prompt_means
-from alignpro.statistics import paired_gain, summary, variance_change
+from alignpro.statistics import paired_gain, reward_summary, variance_change
 from alignpro.texts import Prompt, Response
 
 
@@ -237,7 +237,7 @@ def test_a_table_with_a_reward_that_is_not_finite_has_no_means(bad):
     for reads in (
         best_suffixes,
         prompt_means,
-        lambda t: summary(t, 100),
+        lambda t: reward_summary(t, 100),
         lambda t: paired_gain(t, "A", "B", 100),
         lambda t: variance_change(t, "A", "B", 100),
     ):
