@@ -69,7 +69,8 @@ class Trial:
     `against` names the trial that differs in this one change.
 
     `drawn` marks the warm start as it was before this study: each example pairs a random prompt
-    with a random entry of the menu, at a constant rate. Only the commit in its line can run it.
+    with a random entry of the menu, at a constant rate. Only the commit in its line can run it, and
+    its prompts came in another order.
     """
 
     name: str
