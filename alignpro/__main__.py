@@ -131,36 +131,26 @@ def _results(arguments: argparse.Namespace) -> Path:
 
 
 def _rehearse(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Rehearse a preset, print the result and keep it. Returns 2 if a config is unavailable."""
+    """Rehearse a preset, print the result and keep it."""
     from alignpro.scale.rehearsal import rehearse, report, save
-    from alignpro.scale.step_costs import PlanError
 
     folder = _results(arguments) / "rehearsal"
     pairs = [tuple(arguments.pair.split("-"))] if arguments.pair else []
-    try:
-        result = rehearse(preset, arguments.scale, arguments.prompt_tokens, pairs)
-    except PlanError as error:
-        print(error, file=sys.stderr)
-        return 2
+    result = rehearse(preset, arguments.scale, arguments.prompt_tokens, pairs)
     print(f"{report(result)}\nin {save(result, folder)}")
     return 0
 
 
 def _plan(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Print the plan of a preset. Returns 2 if a model's config is unavailable."""
+    """Print the plan of a preset."""
     import torch
 
     from alignpro.scale.plan import GPU, Plan
-    from alignpro.scale.step_costs import PlanError
 
     gpu = GPU(arguments.gpu_memory * 1e9, arguments.flops * 1e12, arguments.bandwidth * 1e9)
     precision = getattr(torch, arguments.precision)
-    try:
-        plan = Plan(preset, gpu, arguments.prompt_tokens, precision, arguments.remote_frozen)
-        print(plan.report())
-    except PlanError as error:
-        print(error, file=sys.stderr)
-        return 2
+    plan = Plan(preset, gpu, arguments.prompt_tokens, precision, arguments.remote_frozen)
+    print(plan.report())
     return 0
 
 

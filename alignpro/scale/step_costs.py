@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from alignpro import models
-from alignpro.config import ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
+from alignpro.config import ConfigError, ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
 from alignpro.fast import linears
 from alignpro.fast.adapter import add_lora
 from alignpro.fast.cache import GrowingLayer
@@ -26,7 +26,7 @@ from alignpro.scale.meta_device import cost
 ARCHITECTURES = Path(__file__).parent / "architectures.yaml"
 
 
-class PlanError(RuntimeError):
+class PlanError(ConfigError):
     """Raised when no plan can be made. The message names what is missing and what to do."""
 
 
