@@ -42,6 +42,15 @@ def main() -> int:
     command.add_argument(
         "--remote-frozen", action="store_true", help="another machine serves the frozen LLM"
     )
+    text = "run all stages of a preset with random weights, and measure them"
+    command = _command(commands, "rehearse", _rehearse, text, "h100")
+    text = "below 1 for smaller models and batches; default: %(default)g"
+    command.add_argument("--scale", type=_positive(float), default=1.0, help=text)
+    command.add_argument("--pair", help="run only this architecture, such as P1-F1")
+    command.add_argument(
+        "--prompt-tokens", type=_positive(int), default=256, help="default: %(default)s"
+    )
+    _add_results(command)
     arguments = parser.parse_args()
 
     from alignpro.config import ConfigError, load_preset
@@ -63,6 +72,10 @@ def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu")
 
 def _add_folders(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", default="runs", help="the runs' folder; default: %(default)s")
+    _add_results(command)
+
+
+def _add_results(command: argparse.ArgumentParser) -> None:
     command.add_argument("--results", help="the folder of kept results; default: results")
     command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all cores")
 
@@ -117,21 +130,27 @@ def _results(arguments: argparse.Namespace) -> Path:
     return Path(arguments.results or RESULTS)
 
 
+def _rehearse(preset: Preset, arguments: argparse.Namespace) -> int:
+    """Rehearse a preset, print the result and keep it."""
+    from alignpro.scale.rehearsal import rehearse, report, save
+
+    folder = _results(arguments) / "rehearsal"
+    pairs = [tuple(arguments.pair.split("-"))] if arguments.pair else []
+    result = rehearse(preset, arguments.scale, arguments.prompt_tokens, pairs)
+    print(f"{report(result)}\nin {save(result, folder)}")
+    return 0
+
+
 def _plan(preset: Preset, arguments: argparse.Namespace) -> int:
-    """Print the plan of a preset. Returns 2 if a model's config is unavailable."""
+    """Print the plan of a preset."""
     import torch
 
     from alignpro.scale.plan import GPU, Plan
-    from alignpro.scale.step_costs import PlanError
 
     gpu = GPU(arguments.gpu_memory * 1e9, arguments.flops * 1e12, arguments.bandwidth * 1e9)
     precision = getattr(torch, arguments.precision)
-    try:
-        plan = Plan(preset, gpu, arguments.prompt_tokens, precision, arguments.remote_frozen)
-        print(plan.report())
-    except PlanError as error:
-        print(error, file=sys.stderr)
-        return 2
+    plan = Plan(preset, gpu, arguments.prompt_tokens, precision, arguments.remote_frozen)
+    print(plan.report())
     return 0
 
 

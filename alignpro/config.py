@@ -138,7 +138,8 @@ class PPOConfig:
     """PPO with a KL penalty; `lam` is the paper's λ, `gae_lambda` that of the advantages.
 
     With `adaptive_kl`, `lam` is the value that λ starts from; without, λ is constant. Batch sizes
-    count completions. `checkpoint_every` and `sample_every` are in steps.
+    count completions. `accumulate` of a minibatch run at a time, by default all; their gradients
+    add up. `checkpoint_every` and `sample_every` are in steps.
     """
 
     steps: Count
@@ -158,6 +159,7 @@ class PPOConfig:
     checkpoint_every: Count
     sample_every: Count
     adaptive_kl: AdaptiveKLConfig | None = None
+    accumulate: Count | None = None
 
     def __post_init__(self):
         if self.batch_size % self.minibatch_size:
@@ -189,7 +191,8 @@ class Preset:
 
     `architectures` are pairs of roles (prompter, frozen LLM), and `models` says what each role is.
     `reward` is the role of a reward model; without it, the rubric is the reward.
-    `generation_batch` is how many rows are sampled at once, or asked of an endpoint.
+    `generation_batch` is how many rows are sampled at once, or asked of an endpoint; without it, as
+    many as free memory allows.
     """
 
     name: str
@@ -203,7 +206,7 @@ class Preset:
     ppo: PPOConfig
     rlhf: RLHFConfig
     evaluation: EvaluationConfig
-    generation_batch: Count
+    generation_batch: Count | None = None
     reward: str | None = None
 
     def __post_init__(self):

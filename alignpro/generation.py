@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from alignpro.config import SamplingConfig
-from alignpro.fast.decode import decode
+from alignpro.fast.decode import decode, rows_that_fit
 from alignpro.runs import row_seeds
 from alignpro.texts import Response
 
@@ -59,11 +59,11 @@ def sample_tokens(
 class Policy:
     """A causal language model with its tokenizer and sampling parameters.
 
-    `generate` applies the chat template, runs `batch_size` rows of similar length together, and
-    stops each row at any of the model's end-of-sequence tokens.
+    `generate` applies the chat template, runs `batch_size` rows of similar length together (where
+    it is None, as many as fit), and stops each row at any of the model's end-of-sequence tokens.
     """
 
-    def __init__(self, model, tokenizer, sampling: SamplingConfig, batch_size: int = 48):
+    def __init__(self, model, tokenizer, sampling: SamplingConfig, batch_size: int | None = 48):
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.batch_size = batch_size
         eos = model.generation_config.eos_token_id
@@ -92,8 +92,10 @@ class Policy:
         noise = [torch.Generator(self.model.device).manual_seed(s) for s in seeds]
         by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         out: list[Response | None] = [None] * len(encoded)
-        for start in range(0, len(by_length), self.batch_size):
-            rows = by_length[start : start + self.batch_size]
+        longest = max(map(len, encoded), default=0) + self.sampling.max_new_tokens
+        size = self.batch_size or rows_that_fit(self.model, longest)
+        for start in range(0, len(by_length), size):
+            rows = by_length[start : start + size]
 
             def draw(logits: torch.Tensor, running: list[int], rows=rows) -> torch.Tensor:
                 return sample_tokens(logits, self.sampling, [noise[rows[i]] for i in running])

@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import GatedRepoError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -40,9 +46,10 @@ def load(
     process's device. Raises ModelError if the source is unavailable, with the ways to get it, or if
     it is a checkpoint of another kind of model.
     """
-    tokenizer = pretrained(AutoTokenizer, spec)
-    precision = precision or dtype()
-    if spec.source.startswith("random:"):
+    random, precision = spec.source.startswith("random:"), precision or dtype()
+    # AutoTokenizer reads any tokenizer of a Qwen2 as Qwen2's own.
+    tokenizer = pretrained(PreTrainedTokenizerFast if random else AutoTokenizer, spec)
+    if random:
         model = random_model(pretrained(AutoConfig, spec), auto, precision, device())
     else:
         model, report = pretrained(auto, spec, dtype=precision, output_loading_info=True)

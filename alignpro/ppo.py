@@ -368,15 +368,20 @@ class Trainer:
             ).to(mask.device)
             for whole in order.split(config.minibatch_size):
                 index = whole[self.process.process_index :: self.process.num_processes]
-                old = experience.rows(index)
-                # Means are over the tokens of the whole minibatch.
-                share = old.batch.mask.sum() / mask[whole].sum()
-                logp, hidden, _ = forward(self.model, old.batch, self.pad_id)
-                values = self._values(hidden) * old.batch.mask
-                policy_loss, value_loss, stats = ppo_losses(logp, values, old, config)
-                loss = (policy_loss + config.value_coefficient * value_loss) * share
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                total = loss = 0.0
+                for rows in index.split(config.accumulate or len(index)):
+                    old = experience.rows(rows)
+                    # Means are over the tokens of the whole minibatch.
+                    share = old.batch.mask.sum() / mask[whole].sum()
+                    logp, hidden, _ = forward(self.model, old.batch, self.pad_id)
+                    values = self._values(hidden) * old.batch.mask
+                    policy_loss, value_loss, stats = ppo_losses(logp, values, old, config)
+                    part = (policy_loss + config.value_coefficient * value_loss) * share
+                    part.backward()
+                    loss += part.detach()
+                    # On the model's device: between GPUs nothing else can be summed.
+                    total += torch.tensor(list(stats.values()), device=share.device) * share
                 for group in self.optimizer.param_groups:
                     for parameter in group["params"]:
                         parameter.grad = reduce(parameter.grad, "sum")
@@ -384,7 +389,7 @@ class Trainer:
                     torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
                     for group in self.optimizer.param_groups
                 ]
-                if not torch.isfinite(torch.stack([loss.detach(), *norms])).all():
+                if not torch.isfinite(torch.stack([loss, *norms])).all():
                     self.run.save_checkpoint(step, self._state(), name="not-finite")
                     raise RunError(
                         f"the loss ({loss.item()}) or its gradient is not finite at step {step}. "
@@ -393,9 +398,7 @@ class Trainer:
                         "helps."
                     )
                 self.optimizer.step()
-                # On the model's device: between GPUs nothing else can be summed.
-                shares = torch.tensor(list(stats.values()), device=share.device) * share
-                history.append(dict(zip(stats, reduce(shares, "sum").tolist())))
+                history.append(dict(zip(stats, reduce(total, "sum").tolist())))
         means = {k: sum(h[k] for h in history) / len(history) for k in history[0]}
         return {**means, "lr": self.optimizer.param_groups[0]["lr"]}
 

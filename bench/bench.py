@@ -1,10 +1,11 @@
-"""Measure a PPO step and the sampler against TRL and transformers, in one process, alternating.
+"""Time a PPO step, the sampler and each optimisation against TRL and transformers.
 
-python bench/bench.py                  everything, into results/bench/ (under 10 minutes)
-python bench/bench.py --memory NAME    one step of one contender, its peak memory on stdout
+python bench/bench.py                  everything, into results/bench/
+python bench/bench.py --memory NAME    one step of one contender; prints its peak memory
 
-Every round is on disk when it ends: an interrupted benchmark goes on where it was, as long as code,
-versions and machine are the same. Only ratios mean something on another machine.
+All contenders run in one process and take turns. Each round is on disk when it ends. The same
+command resumes an interrupted benchmark, as long as code, versions and machine are the same. Only
+the ratios carry over to another machine.
 """
 
 from __future__ import annotations
@@ -34,21 +35,22 @@ from contenders import BATCH, CONTENDERS, MINIBATCH, Ours, settings, stock_gener
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from trials import trials  # noqa: E402
 
-from alignpro import devices, models, ppo  # noqa: E402
+from alignpro import devices, models  # noqa: E402
 from alignpro.experiments import Cell  # noqa: E402
+from alignpro.fast.clock import StageClock  # noqa: E402
 from alignpro.generation import Policy  # noqa: E402
 from alignpro.report import benchmark  # noqa: E402
 from alignpro.runs import code_digest, write_json  # noqa: E402
 from alignpro.sources.provenance import provenance  # noqa: E402
 from alignpro.texts import Response  # noqa: E402
 
-# Shares of --minutes; the rest goes to loading, the machine's peaks and the memory of each.
+# Shares of --minutes; the rest is for loading, the machine's peaks and each contender's memory.
 SHARES = {"sampling": 0.10, "steps": 0.42, "trials": 0.22}
 Measure = Callable[[], list[dict]]
 
 
 class Record:
-    """The result so far, written after each round; goes on with one that was interrupted."""
+    """The result so far, written after each round. Continues an interrupted one."""
 
     def __init__(self, folder: Path, preset: str):
         made = provenance()
@@ -70,7 +72,7 @@ class Record:
         self.result = kept
 
     def add(self, section: str, value: object, seconds: float) -> None:
-        """Keep `value`, the rows of a round or all of a section, and what they took."""
+        """Keep `value`, a round's rows or a whole section, and the seconds that it took."""
         if isinstance(value, list):
             value = self.result.get(section, []) + value
         self.result[section] = value
@@ -83,7 +85,10 @@ class Record:
         write_json(self.path, self.result)
 
     def rounds(self, section: str, minutes: float, make: Callable[[], Measure]) -> None:
-        """Rounds of what `make` prepares, two at least, until the section's share is spent."""
+        """Run rounds of the measurement that `make` prepares until the section's time is spent.
+
+        There are at least two rounds. The first also shows how long one takes.
+        """
         measure, share = None, SHARES[section] * minutes * 60
         while True:
             done = len({row["round"] for row in self.result.get(section, [])})
@@ -96,38 +101,40 @@ class Record:
             self.add(section, rows, time.perf_counter() - started)
 
     def once(self, section: str, measure: Callable[[], dict]) -> None:
-        """All of a section that needs no rounds."""
+        """Run a section that needs no rounds, unless its result is kept already."""
         if section not in self.result:
             started = time.perf_counter()
             self.add(section, measure(), time.perf_counter() - started)
 
 
-def said(name: str, value: str) -> None:
+def show(name: str, value: str) -> None:
     print(f"  {name:46} {value}", flush=True)
 
 
 def steps(root: Path, preset: str) -> Measure:
-    """Seconds by part of a step of each contender."""
+    """The seconds that each contender needs for one step, by part."""
     running = {name: make(root, preset) for name, make in CONTENDERS.items()}
     cell = running[benchmark.OURS].cell
-    cell.reward(cell.prompts("train")[:1], [Response("Yes.")])  # loads its encoder once, for all
+    cell.reward(
+        cell.prompts("train")[:1], [Response("Yes.")]
+    )  # loads its encoder once for all contenders
 
     def measure() -> list[dict]:
         rows = []
         for name, contender in running.items():
             seconds = contender.step()
             rows.append({"contender": name, **{k: round(v, 3) for k, v in seconds.items()}})
-            said(name, f"{sum(seconds.values()):6.1f} s")
+            show(name, f"{sum(seconds.values()):6.1f} s")
         return rows
 
     return measure
 
 
 def sampling(root: Path, preset: str) -> Measure:
-    """Tokens and seconds of the frozen LLM's answers to a batch of prompts, by each sampler.
+    """Tokens and seconds of the frozen LLM's answers to one batch of prompts, by sampler.
 
-    `beside` names transformers' own sampler in the same precision; 8-bit products, which it lacks,
-    stand beside float32.
+    `beside` names the sampler that the rate is compared with: transformers' own in the same
+    precision, or in float32 for 8-bit products, which transformers lacks.
     """
     cell = Cell(settings(preset), "help", 0, root=root)
     prompts, spec = [str(x) for x in cell.prompts("train")], cell.preset.models["F1"]
@@ -152,14 +159,14 @@ def sampling(root: Path, preset: str) -> Measure:
             tokens = sum(y.tokens for y in sample())
             seconds = round(time.perf_counter() - started, 3)
             rows.append({"sampler": name, "beside": beside, "tokens": tokens, "seconds": seconds})
-            said(name, f"{tokens / seconds:6.0f} tokens/s")
+            show(name, f"{tokens / seconds:6.0f} tokens/s")
         return rows
 
     return measure
 
 
 def limits(root: Path, preset: str) -> dict:
-    """The machine's measured peaks, and what a step of ours (fp32) asks of them."""
+    """The machine's measured peaks, and the work of one of our steps in float32."""
 
     def best(run, work, repeats=5):
         run()
@@ -181,11 +188,11 @@ def limits(root: Path, preset: str) -> dict:
 
 
 def work_of_a_step(ours: Ours) -> list[dict]:
-    """FLOPs, and bytes of weights read, by part of a step; `score` is frozen LLM and reward."""
+    """GFLOP and GB of weights read, by part of a step. `score` is the frozen LLM and the reward."""
     read, marks = [0], [("", 0, 0)]
 
     def count(linear, inputs, output):
-        # The pass back reads a weight once more.
+        # The backward pass reads a weight once more.
         read[0] += linear.weight.nbytes * (2 if output.requires_grad else 1)
 
     for model in (ours.trainer.model, ours.cell.frozen.model):
@@ -194,7 +201,7 @@ def work_of_a_step(ours: Ours) -> list[dict]:
                 module.register_forward_hook(count)
     with FlopCounterMode(display=False) as counter:
 
-        class Marked(ppo.StageClock):
+        class Marked(StageClock):
             def lap(self, name):
                 super().lap(name)
                 marks.append((name, counter.get_total_flops(), read[0]))
@@ -208,19 +215,21 @@ def work_of_a_step(ours: Ours) -> list[dict]:
 
 
 def peak_memory(name: str, preset: str) -> float:
-    """Peak resident memory in GB of a fresh process that runs one step of contender `name`."""
+    """Peak resident memory, in GB, of a new process that runs one step of contender `name`."""
     command = [sys.executable, __file__, "--memory", name, "--preset", preset]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     gb = float(done.stdout.split()[-1])
-    said(name, f"{gb:6.1f} GB")
+    show(name, f"{gb:6.1f} GB")
     return gb
 
 
 def main() -> None:
-    """Run everything that is not there yet, and write the result."""
+    """Run every section that has no result yet, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", choices=CONTENDERS)
-    parser.add_argument("--preset", default="cpu", help="cpu, or smoke to try the benchmark itself")
+    parser.add_argument(
+        "--preset", default="cpu", help="cpu, or smoke to test the benchmark itself"
+    )
     parser.add_argument("--minutes", type=float, default=8.5)
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "bench")
     arguments = parser.parse_args()
@@ -228,7 +237,7 @@ def main() -> None:
         root, preset = Path(folder), arguments.preset
         if arguments.memory:
             CONTENDERS[arguments.memory](root, preset).step()
-            # Not getrusage: what it says of a child starts at the peak of the parent.
+            # getrusage would start from the parent's peak.
             peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
             print(int(peak[1]) * 1024 / 1e9)
             return

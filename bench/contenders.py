@@ -1,4 +1,4 @@
-"""The contenders of `bench.py`: TRL's trainer and ours on the same work, and transformers.generate.
+"""The contenders of `bench.py`: TRL's PPOTrainer, our trainer, and transformers.generate.
 
 Both trainers get the same prompts, model, LoRA layers, lengths, minibatches, epochs and reward.
 """
@@ -48,7 +48,7 @@ def settings(name: str) -> Preset:
 
 @contextlib.contextmanager
 def plain(precision: torch.dtype) -> Iterator[None]:
-    """Within: models are loaded in `precision`, with the products of PyTorch's own Linear."""
+    """Load models in `precision` and with PyTorch's own Linear, as long as the context is open."""
     with (
         mock.patch.object(models, "dtype", lambda: precision),
         mock.patch.object(linears, "to_fast", lambda model, *_: model),
@@ -58,13 +58,13 @@ def plain(precision: torch.dtype) -> Iterator[None]:
 
 
 def loaded(cell: Cell) -> Prompter:
-    """The prompter of `cell` at its reference; its frozen LLM is loaded beside it."""
+    """The untrained prompter of `cell`. Loads the frozen LLM too."""
     _ = cell.frozen
     return cell.untrained(progress=False)
 
 
 class Ours:
-    """This project's trainer, one step at a time; `exact` in float32, whatever the CPU has."""
+    """This project's trainer, one step at a time. `exact` computes in float32 on every CPU."""
 
     def __init__(self, root: Path, preset: str, exact: bool):
         self.cell = Cell(settings(preset), "help", 0, root=root / f"exact-{exact}")
@@ -81,14 +81,18 @@ class Ours:
         self.steps = 0
 
     def step(self) -> dict[str, float]:
-        """Seconds of one step by part."""
+        """Run one step; returns its seconds by part."""
         self.steps += 1
         metrics, _ = self.trainer.step(self.steps)
         return {name: metrics[f"time/{name}"] for name in PARTS}
 
 
 class TRLs:
-    """TRL's PPOTrainer on the same work, its frozen LLM asked through transformers.generate."""
+    """TRL's PPOTrainer on the same work. It asks the frozen LLM through transformers.generate.
+
+    `best` turns off gradient checkpointing, puts the critic on the policy's own states, and uses
+    bfloat16 where this machine is fast in it; without it, TRL's defaults stay.
+    """
 
     def __init__(self, root: Path, preset: str, best: bool):
         cell = Cell(settings(preset), "help", 0, root=root / f"trl-{best}")
@@ -157,9 +161,9 @@ class TRLs:
         self.trainer.log = lambda logs: None
 
     def step(self) -> dict[str, float]:
-        """Seconds of one batch by part; what is none of the others counts as update.
+        """Run one batch; returns its seconds by part. Whatever is no other part is the update.
 
-        TRL has the policy's log-probabilities from sampling: that part is 0.
+        TRL keeps the policy's log-probabilities from sampling, so that part is 0.
         """
         self.seconds = dict.fromkeys(PARTS, 0.0)
 
@@ -197,7 +201,7 @@ class TRLs:
 
 @torch.inference_mode()
 def stock_generate(policy: Policy, prompts: list[str], seed: int) -> list[texts.Response]:
-    """The same request answered by transformers.generate, in one left-padded batch."""
+    """Answer `prompts` with transformers.generate, in one left-padded batch."""
     torch.manual_seed(seed)
     encoded = policy.encode([[{"role": "user", "content": x}] for x in prompts])
     ids, mask = left_pad(encoded, policy.tokenizer.pad_token_id, policy.model.device)

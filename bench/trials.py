@@ -1,4 +1,4 @@
-"""What `bench.py` tries one by one: each optimisation's work without it and with it."""
+"""The trials of `bench.py`: the same work without and with each optimisation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from alignpro.prompter import Prompter
 from alignpro.texts import NEUTRAL_MENU
 
 Work = Callable[[], object]
-# Part and name of an optimisation: the work without it and with it.
+# (part, name of an optimisation): the work without it, and with it.
 Pairs = dict[tuple[str, str], tuple[Work, Work]]
 
 
 def _sorted_filter(logits, temperature, top_k, top_p):
-    """The whole vocabulary sorted, as transformers does it: the way not taken."""
+    """Sort the whole vocabulary, as transformers does. This project does not."""
     if top_k:
         floor = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < floor, float("-inf"))
@@ -38,7 +38,7 @@ def _sorted_filter(logits, temperature, top_k, top_p):
 
 
 def _gumbel_max(logits, sampling, generators):
-    """Noise for each token of the vocabulary, the largest sum wins: the way not taken."""
+    """Draw noise for each token of the vocabulary and take the largest sum. Not used either."""
     kept, ids = filter_logits(logits, sampling.temperature, sampling.top_k, sampling.top_p)
     noise = torch.empty_like(kept)
     for row, generator in zip(noise, generators, strict=True):
@@ -49,7 +49,7 @@ def _gumbel_max(logits, sampling, generators):
 
 @contextlib.contextmanager
 def head_after_prefix(model: torch.nn.Module) -> Iterator[None]:
-    """Within: logits of the shared prefix are computed too, though nothing asks for them."""
+    """Also compute the shared prefix's logits, which nothing needs, while the context is open."""
     head = model.get_output_embeddings()
 
     def ask(layers, inputs, out):
@@ -64,7 +64,7 @@ def head_after_prefix(model: torch.nn.Module) -> Iterator[None]:
 
 
 def under(patch: Callable[[], contextlib.AbstractContextManager], work: Work) -> Work:
-    """`work`, done within a fresh `patch`."""
+    """`work` with a new `patch` in place."""
 
     def run():
         with patch():
@@ -74,7 +74,7 @@ def under(patch: Callable[[], contextlib.AbstractContextManager], work: Work) ->
 
 
 def minibatch(prompter: Prompter, prompts: list) -> logprobs.Batch:
-    """Suffixes of the menu as completions."""
+    """A batch of `prompts` whose completions are suffixes from the menu."""
     tokenizer = prompter.policy.tokenizer
     written = [tokenizer.encode(s, add_special_tokens=False) for s in NEUTRAL_MENU]
     queries = prompter.policy.encode(prompter.messages(prompts))
@@ -85,7 +85,7 @@ def minibatch(prompter: Prompter, prompts: list) -> logprobs.Batch:
 
 
 def learner(prompter: Prompter, prompts: list) -> Work:
-    """What PPO does with one minibatch: trunk, policy, reference, and an epoch of the update."""
+    """PPO's work on one minibatch: trunk, policy, reference, and one epoch of the update."""
     model, pad = prompter.policy.model, prompter.policy.tokenizer.pad_token_id
 
     def learn():
@@ -101,17 +101,17 @@ def learner(prompter: Prompter, prompts: list) -> Work:
 
 
 def patched(name: str, value: object) -> Callable[[], contextlib.AbstractContextManager]:
-    """A patch of `alignpro.name`, to be entered again and again."""
+    """Make patches of `alignpro.name`."""
     return lambda: mock.patch(f"alignpro.{name}", value)
 
 
 def without_tiles() -> contextlib.AbstractContextManager:
-    """Within: the CPU says it has no AMX tiles, so that products take the next best form."""
+    """Hide the CPU's AMX tiles, so that products use the next best format."""
     return mock.patch.object(torch.cpu, "_is_amx_tile_supported", lambda: False)
 
 
 def sampling_pairs(root: Path, preset: str) -> Pairs:
-    """Sampling, without and with each optimisation; answers are cut at half of their length."""
+    """Sampling without and with each optimisation. Answers stop at half their length."""
     cell = Cell(settings(preset), "help", 0, root=root)
     prompts, spec = cell.prompts("train")[:MINIBATCH], cell.preset.models["F1"]
     prompter, frozen = cell.untrained(progress=False), cell.frozen
@@ -135,8 +135,8 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
 
     fp32, fast, part = answers(torch.float32), answers_of(frozen), "frozen LLM"
     whole = under(patched("generation.filter_logits", _sorted_filter), fast)
-    stock = under(patched("generation.GrowingLayer", DynamicLayer), fast)
-    apart = under(patched("generation.shared_prefix", lambda encoded: 0), writes)
+    stock = under(patched("fast.decode.GrowingLayer", DynamicLayer), fast)
+    apart = under(patched("fast.decode.shared_prefix", lambda encoded: 0), writes)
     noisy = under(patched("generation.sample_tokens", _gumbel_max), writes)
     pairs = {
         (part, "weights laid out once, float32"): (fp32, answers(torch.float32, PackedLinear)),
@@ -155,7 +155,7 @@ def sampling_pairs(root: Path, preset: str) -> Pairs:
 
 
 def learning_pairs(root: Path, preset: str) -> Pairs:
-    """Log-probabilities and update, without and with each optimisation."""
+    """Log-probabilities and update without and with each optimisation."""
     cell, part = Cell(settings(preset), "help", 0, root=root), "log-probabilities and update"
     prompts, once = cell.prompts("train")[:MINIBATCH], "one product for the head, not one a row"
 
@@ -179,7 +179,7 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
         (part, "entropies only where they are reported"): (always, learn),
         (part, "the whole model in bf16"): (exactly, halved),
         ("fp32 log-probabilities", once): heads(fp32, prompts),
-        # Without it each row copies the head: a few rows are enough to see that.
+        # Without it each row copies the head; a few rows are enough to show that.
         ("bf16 log-probabilities", once): heads(half, prompts[:4]),
         ("reference", "the adapter switched off, no second model"): references(
             ours, cell.frozen, prompts
@@ -201,7 +201,7 @@ def learning_pairs(root: Path, preset: str) -> Pairs:
 
 
 def heads(prompter: Prompter, prompts: list) -> tuple[Work, Work]:
-    """Log-probabilities with the head's input as models hand it on, and laid out anew."""
+    """Log-probabilities with the head's input as a slice, and copied to be contiguous."""
     model, pad = prompter.policy.model, prompter.policy.tokenizer.pad_token_id
     batch, head = minibatch(prompter, prompts), model.get_output_embeddings()
 
@@ -213,7 +213,7 @@ def heads(prompter: Prompter, prompts: list) -> tuple[Work, Work]:
 
 
 def references(prompter: Prompter, copy: Policy, prompts: list) -> tuple[Work, Work]:
-    """The reference's log-probabilities by a second model, and by the first without its adapter."""
+    """The reference's log-probabilities from a second model, and from the first without adapter."""
     model, pad = prompter.policy.model, prompter.policy.tokenizer.pad_token_id
     whole = minibatch(prompter, prompts)
     batch = logprobs.with_trunk(model, whole, pad)
@@ -231,14 +231,14 @@ def references(prompter: Prompter, copy: Policy, prompts: list) -> tuple[Work, W
 
 
 def seconds(work: Work) -> float:
-    """How long `work` takes."""
+    """The seconds that `work` takes."""
     started = time.perf_counter()
     work()
     return round(time.perf_counter() - started, 4)
 
 
 def trials(root: Path, preset: str) -> Callable[[], list[dict]]:
-    """Seconds without and with each optimisation, the two in turns."""
+    """The seconds without and with each optimisation, measured in turns."""
     pairs = sampling_pairs(root, preset) | learning_pairs(root, preset)
     turns = itertools.count()
     for _, taken in pairs.values():
@@ -247,7 +247,7 @@ def trials(root: Path, preset: str) -> Callable[[], list[dict]]:
     def measure() -> list[dict]:
         rows, turn = [], next(turns)
         for (part, trial), works in pairs.items():
-            # Who goes first alternates: the second finds a warmer machine.
+            # The order alternates, because the second one finds a warmer machine.
             spent = {i: seconds(works[i]) for i in ((0, 1) if turn % 2 else (1, 0))}
             rows.append({"trial": trial, "part": part, "without": spent[0], "with": spent[1]})
             print(f"  {f'{part}: {trial}':70} ×{spent[0] / spent[1]:.2f}", flush=True)

@@ -1,7 +1,7 @@
-"""Runs TRL's own PPOTrainer: a black-box reward goes in, every number of its `train` comes out.
+"""Run TRL's own PPOTrainer with a black-box reward, and record every number of its `train`.
 
-TRL is run as it is installed. What it computes is read from the local variables of
-`PPOTrainer.train` at each backward pass, so that no formula of TRL is written down here again.
+TRL runs as it is installed. Its numbers are read from the local variables of `PPOTrainer.train` at
+each backward pass, so no formula of TRL is repeated here.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # noqa: E40
 
 
 class BlackBoxReward(torch.nn.Module):
-    """Dresses a function of token ids, B rows → scores [B], as the reward model TRL asks for.
+    """Wraps a function of token ids (B rows → scores [B]) as the reward model that TRL expects.
 
-    TRL takes a reward model apart into a backbone and a `score` head, and reads the head at each
-    row's last token. Here the backbone writes a row's score on all of its positions.
+    TRL splits a reward model into a backbone and a `score` head, and reads the head at each row's
+    last token. This backbone writes a row's score at every position.
     """
 
     base_model_prefix = "backbone"
@@ -45,9 +45,9 @@ class BlackBoxReward(torch.nn.Module):
 
 
 class ValueOnTrunk(torch.nn.Module):
-    """Dresses a linear `head` on the policy's detached last states as the value model TRL asks for.
+    """Wraps a linear `head` on the policy's detached last states as TRL's value model.
 
-    TRL's own value model has a backbone of its own; with this one its critic is ours.
+    TRL's own value model has a backbone of its own. With this one, its critic equals ours.
     """
 
     base_model_prefix = "backbone"
@@ -55,7 +55,7 @@ class ValueOnTrunk(torch.nn.Module):
     def __init__(self, policy: torch.nn.Module, head: torch.nn.Linear):
         super().__init__()
         self.score = head
-        # In a tuple, so that the policy's parameters are not registered twice.
+        # A tuple keeps the policy's parameters from being registered twice.
         self.shared = (policy,)
 
     def backbone(self, **inputs):
@@ -72,12 +72,12 @@ def run_trl(
     responses: torch.Tensor | None = None,
     **settings,
 ) -> SimpleNamespace:
-    """Train `policy` (a PEFT model, its reference is itself without the adapter) with TRL.
+    """Train `policy`, a PEFT model whose reference is itself without the adapter, with TRL.
 
-    `responses` [B, T] takes the place of what TRL would sample in every batch. `settings` go to
-    TRL's PPOConfig. Returns `backward`, the tensors among the local variables of
-    `PPOTrainer.train` at each backward pass; `parameters`, the trained ones by name after each
-    optimizer step, the value head's as `value/...`; and `logs`, TRL's metrics of each batch.
+    `responses` [B, T] replace what TRL would sample in every batch. `settings` go to TRL's
+    PPOConfig. Returns `backward`, the tensors among the local variables of `PPOTrainer.train` at
+    each backward pass; `parameters`, the trained ones by name after each optimizer step (the value
+    head's as `value/...`); and `logs`, TRL's metrics of each batch.
     """
     seen = SimpleNamespace(backward=[], parameters=[], logs=[])
     trained = {n: p for n, p in policy.named_parameters() if p.requires_grad}
@@ -149,7 +149,7 @@ def _quiet():
 
 
 def _given(responses: torch.Tensor | None):
-    """Within: TRL's rollout returns `responses`, with the policy's own logits of them."""
+    """Make TRL's rollout return `responses`, with the policy's own logits of them."""
     if responses is None:
         return contextlib.nullcontext()
 

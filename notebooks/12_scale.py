@@ -14,9 +14,9 @@
 # %% [markdown]
 # # From a laptop to an H100, and further
 #
-# **What you will know at the end.** Which command to start on a laptop, on a borrowed GPU, on one
-# H100 and on several; how much memory and how much time each of them needs at least; and what of
-# all this was tested for this book and what was only computed.
+# **The question.** What does it take to run this on your machine: a laptop, a borrowed GPU, one H100,
+# or several? At the end you will know the command for each, the memory and time that it needs at
+# least, and which of these numbers were measured and which only computed.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -34,13 +34,11 @@ if importlib.util.find_spec("alignpro") is None:
 
 # %% tags=["parameters"]
 preset = "cpu"
-planned = "h100"  # the preset that is planned: a name, or a YAML file of your own
+planned = "h100"  # the preset to plan: a name, or a YAML file of your own
 
 # %% [markdown]
-# **Apart from the laptop's times, everything on this page is computed and nothing measured.** No
-# GPU was at hand for this book. From each model's config alone the project builds it on PyTorch's
-# meta device, where tensors have shapes and no data, and runs its own sampling, log-probabilities
-# and update there, counting bytes and FLOPs.
+# **No GPU was available for this book.** The laptop's times below are measured. Numbers for GPUs are
+# computed, unless a table says that it was measured and where.
 
 # %%
 import dataclasses
@@ -51,6 +49,7 @@ import torch
 from alignpro.figures import style, training
 from alignpro.config import load_preset
 from alignpro.report.kept_runs import matrix_cards
+from alignpro.scale import rehearsal
 from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan, in_gb
 
 style.use_style()
@@ -63,8 +62,8 @@ scale = load_preset(planned)
 # python -m alignpro reproduce --preset cpu --dataset help
 # ```
 #
-# This trains a prompter and its oracle for each seed, evaluates both, and needs neither a GPU nor
-# a network. What the runs kept in `results/` took:
+# This trains a prompter and its oracle for each seed and evaluates both. It needs neither a GPU nor
+# a network. The runs kept in `results/` took this long:
 
 # %%
 cards = matrix_cards("cpu").reindex(
@@ -77,18 +76,17 @@ for fact in ("cores", "threads", "instructions"):
 laptop
 
 # %% [markdown]
-# Measured: minutes of training, without evaluation. *threads* are those of the run: two runs with
-# one each, side by side, use two cores best, and each takes longer. CPUs with AVX2 alone multiply
-# in float32, those with AVX512-VNNI in 8 bits, those with AMX tiles in bfloat16, the quickest.
-# `torchrun --nproc_per_node 2 -m alignpro reproduce --preset cpu` shares each batch out between two
-# processes.
+# Measured: minutes of training, without evaluation. *threads* counts the threads of the run. Two
+# cores do most work with two runs of one thread each, side by side, although each run then takes
+# longer. A CPU with AVX2 alone multiplies in float32, one with AVX512-VNNI in 8 bits, and one with
+# AMX tiles in bfloat16, which is the fastest. `torchrun --nproc_per_node 2 -m alignpro reproduce
+# --preset cpu` shares each batch between two processes.
 #
 # ## A borrowed GPU
 #
-# The rocket on a notebook's page opens it on Colab. Its first cell installs the project there,
-# and the preset is then `colab`: two small models of the Hub that ask for no licence, and the
-# rubric as the reward. The free GPU is a T4, which computes in float32 here, since it has no
-# bfloat16:
+# The rocket at the top of a notebook's page opens the notebook on Colab. Its first cell installs the
+# project. The preset is then `colab`: two small open models, and the rubric as the reward. Colab's
+# free GPU is a T4. It has no bfloat16, so this project computes in float32 on it:
 
 # %%
 t4 = GPU(memory=16e9, flops=8.1e12, bandwidth=320e9)  # the vendor's published figures
@@ -96,22 +94,33 @@ colab = Plan(load_preset("colab"), t4, prompt_tokens=64, precision=torch.float32
 in_gb(colab.summary(), ["peak"])
 
 # %% [markdown]
-# Computed. *peak* is the largest stage and what is allowed for CUDA, *hours* bound the training
-# of one dataset and seed from below. This project's own prompts are short; 64 tokens hold the
-# longest of them with its template.
+# Computed. *peak* is the largest stage plus an allowance for CUDA. *hours* is a lower bound on the
+# training time for one dataset and one seed. The project's own prompts are short: 64 tokens hold the
+# longest of them with its chat template.
 #
-# ## One H100: the models
+# ## One H100: three commands
 #
 # ```
-# hf auth login      # Llama is gated: accept its licence on the Hub first
-# python -m alignpro plan --preset h100
-# python -m alignpro reproduce --preset h100 --dataset helpsteer
+# python -m alignpro plan --preset h100        # seconds, on any machine: does it fit?
+# python -m alignpro rehearse --preset h100    # minutes, on the H100: does it run, and how fast?
+# python -m alignpro reproduce --preset h100   # hours, on the H100: the results
 # ```
 #
-# The preset holds the paper's models, and its prompts come from [the paper's
-# datasets](../book/hub_data.md). F2 repeats F1, as the paper's text prints it: with one seed the
-# pairs of F2 would give the runs of F1 a second time, so that two pairs of the four, and one
-# oracle, are left until another model is named.
+# The first two download nothing. Before the third, run `hf auth login`: Llama is gated, and you have
+# to accept its licence on the Hub. The third then downloads about 40 GB. `--dataset helpsteer` limits
+# it to one of [the paper's datasets](../book/hub_data.md).
+#
+# The preset `h100` takes the paper's hyper-parameters literally. A sibling, `h100-minibatch-128`,
+# differs in its PPO section alone, and is the one to start with; the section on minibatches explains
+# why.
+#
+# ## Plan
+#
+# The plan builds each model from its published config on PyTorch's meta device, where tensors have
+# shapes but no data. It runs this project's own sampling, log-probabilities and update there, and
+# counts bytes and FLOPs. F2 repeats F1, as the paper's text prints it. With one seed, the pairs of F2
+# would repeat the runs of F1. So two pairs of the four are left, and one oracle, until F2 names
+# another model.
 
 # %%
 gpu = GPU()
@@ -119,39 +128,34 @@ plan = Plan(scale, gpu)
 in_gb(plan.models(), ["weights", "checkpoint"])
 
 # %% [markdown]
-# Computed. Weights and checkpoint are in GB (10⁹ bytes), *cache a token* is the bytes of keys and
-# values that one token of one row keeps in bfloat16, *trained* counts the numbers of the adapter
-# and the value head. A checkpoint holds these and AdamW's two moments, in float32.
+# Computed. Weights and checkpoint are in GB (10⁹ bytes). *cache a token* is the number of bytes of
+# keys and values that one token of one row keeps in bfloat16. *trained* is the number of trained
+# parameters: the adapter and the value head. A checkpoint holds these and AdamW's two moments, in
+# float32.
 #
-# ## One H100: memory, stage by stage
-#
-# A PPO step of this project has five stages: the prompter writes (*rollout*), the frozen LLM
-# answers (*frozen*), the reward scores (*reward*, where it is a model), the policy and its
-# reference give their log-probabilities (*reference*), and PPO learns (*update*). All models stay
-# loaded. Evaluation holds the untrained prompter beside the trained one.
+# A PPO step has five stages. The prompter writes (*rollout*). The frozen LLM answers (*frozen*). The
+# reward model scores (*reward*). The policy and its reference give log-probabilities (*reference*).
+# PPO learns (*update*). All models stay loaded throughout. Evaluation holds the untrained prompter
+# beside the trained one.
 
 # %%
 stages = plan.stages()
 training.memory_by_stage(stages, gpu.memory, f"Preset {scale.name}, computed, not measured");
 
 # %% [markdown]
-# *Bytes of each stage, by part, one panel an architecture; computed.* For prompts of the length
-# below every bar is an upper bound: all rows are as long as they may get, and the parts of a
-# stage need not peak at once. The weights dominate; what comes on top is keys and values while a
-# model writes, and what the backward pass keeps, or the logits of a whole group of rows, while it
-# is trained.
+# *Bytes of each stage by part, one panel per architecture; computed.* For prompts of this length each
+# bar is an upper bound, because every row is assumed to have its full length, and the parts of a stage
+# need not peak together. The weights dominate. Keys and values come on top while a model writes. While
+# it is trained, the activations that the backward pass needs come on top.
 
 # %%
 in_gb(stages, [*PARTS, "total"]).astype(object).fillna("")
 
 # %% [markdown]
-# Computed; GB, and TFLOP and seconds a PPO step. The seconds bound the time **from below**: each
-# stage takes at least its FLOPs at the GPU's published peak and at least the reading of its
-# weights and cache at the published bandwidth. Writing tokens is bound by reading, learning from
-# them mostly by computing. Real code reaches neither peak; expect a few times as much, and more
-# where minibatches are small.
-#
-# ## One H100: does it fit, and for how long?
+# Computed: GB, and TFLOP and seconds of one PPO step. The seconds are a **lower** bound. Each stage
+# takes at least its FLOPs at the GPU's published peak, and at least the time to read its weights and
+# cache at the published bandwidth. Generation is memory-bound; training is mostly compute-bound. Real
+# code reaches neither peak. Expect a few times as much, and more where minibatches are small.
 
 # %%
 print(
@@ -165,12 +169,12 @@ print(
 in_gb(plan.summary(), ["peak"])
 
 # %% [markdown]
-# *peak* is the largest stage, *hours* those of all PPO steps of the preset on one dataset and
-# seed, without evaluation; both computed.
+# Computed. *peak* is the largest stage. *hours* is the time of all PPO steps on one dataset with one
+# seed, without evaluation.
 #
-# A prompt of that length is an ordinary one. The preset lets longer ones through, up to its
-# `max_characters`, and rows of similar length run together, so that memory has to be there for a
-# batch of the longest. At four characters a token:
+# Prompts of 256 tokens are ordinary. The preset accepts longer ones, up to its `max_characters`, and
+# rows of similar length run together. So there has to be memory for a batch of the longest prompts. At
+# four characters per token:
 
 # %%
 longest = scale.data.hub.max_characters // 4 if scale.data.hub else 1024
@@ -179,20 +183,63 @@ print(f"prompts of {longest} tokens")
 in_gb(Plan(scale, gpu, prompt_tokens=longest).summary(), ["peak"])[columns]
 
 # %% [markdown]
-# The same questions for your own GPU, prompts and preset are one command, and need neither a GPU
-# nor weights. `--flops` and `--bandwidth` take another GPU's published peaks, `--precision
-# float32` is for one that does not compute in bfloat16:
+# The same command answers these questions for your own GPU, prompts and preset. `--flops` and
+# `--bandwidth` take another GPU's published peaks. `--precision float32` is for a GPU without
+# bfloat16:
 #
 # ```
 # python -m alignpro plan --preset h100 --gpu-memory 40 --prompt-tokens 1000
 # python -m alignpro plan --preset mine.yaml --remote-frozen
 # ```
 #
-# ## One H100: what minibatches of one row cost
+# ## Rehearse
 #
-# `ppo: paper` takes the paper's hyper-parameters at their word, and with them minibatches of one
-# completion: each batch is gone through row by row, and each row is an optimizer step. Here is
-# one architecture with the minibatch of the preset, and with larger ones:
+# ```
+# python -m alignpro rehearse --preset h100 --pair P1-F1
+# ```
+#
+# The rehearsal is the plan's test. It draws random weights of the models' full sizes on the GPU itself.
+# It then runs the code of `reproduce` on prompts of the given length: two PPO steps of the prompter,
+# with an interruption and a resumption between them, two steps of the oracle, and an evaluation of
+# both. Each step has one generation batch. The rehearsal measures the peak memory and the time of each
+# stage, and scales both up to a full batch. It reports whether the preset fits, which stage takes
+# longest, and how long one cell and the whole preset will take. Random weights never end a text, so
+# these times are those of the longest case.
+#
+# With `--scale 0.01` the rehearsal also runs on a CPU, with a tenth of the layers, widths and
+# vocabularies, rows and tokens. A test does this and demands that the measured bytes agree with the
+# plan's within 10 %.
+
+# %%
+rehearsals = rehearsal.kept()
+measured = [r for r in rehearsals if r["memory"]]
+for result in rehearsals:
+    device = result["hardware"]["gpu"] or f"{result['hardware']['cpu']} (no GPU)"
+    print(f"{result['date'][:10]}: preset {result['preset']} at scale {result['scale']:g} on {device}")
+if not measured:
+    print("NO rehearsal on a GPU is kept: its times are still unknown")
+shown = (measured or rehearsals or [None])[0]
+rehearsal.stage_table(shown).dropna(axis=1, how="all").round(3) if shown else "none is kept"
+
+# %% [markdown]
+# Measured, by the allocator of the device named above: the peak of each stage beside the plan's, in GB.
+# *reserved* is what the allocator took for it. Seconds are shown for a GPU only, since the profiler
+# that measures a CPU's memory slows it down.
+
+# %%
+rehearsal.time_table(measured[0]).round(2) if measured else "no rehearsal on a GPU is kept"
+
+# %% [markdown]
+# For a rehearsal on a GPU, this table has one row per architecture and oracle: the peak, whether it
+# fits, the seconds of a step, the slowest stage and its share, and the hours of one cell.
+#
+# ## Minibatches of one row, and of 128
+#
+# `ppo: paper` takes the paper's hyper-parameters literally, with minibatches of one completion. Each
+# batch is processed row by row, and each row is an optimizer step. `accumulate` makes larger
+# minibatches fit: it runs that many rows at a time and adds up their gradients, so that one optimizer
+# step still sees the whole minibatch. The gradient is the same as in one pass, except for rounding; a
+# test compares the two. Here is one architecture with the preset's minibatch and with larger ones:
 
 # %%
 def with_ppo(**changes):
@@ -200,71 +247,67 @@ def with_ppo(**changes):
     return Plan(dataclasses.replace(scale, ppo=ppo, architectures=scale.architectures[:1]), gpu)
 
 
-sizes = sorted({scale.ppo.minibatch_size, 8, 128})
-tables = [with_ppo(minibatch_size=size).summary().assign(minibatch=size) for size in sizes]
+choices = [(scale.ppo.minibatch_size, None), (8, None), (128, None), (128, 8)]
+tables = [
+    with_ppo(minibatch_size=size, accumulate=rows)
+    .summary()
+    .assign(minibatch=size, **{"rows a pass": rows or size})
+    for size, rows in choices
+]
 minibatches = pd.concat(tables, ignore_index=True)
-minibatches["passes"] = scale.ppo.epochs * scale.ppo.batch_size // minibatches["minibatch"]
+minibatches["passes"] = scale.ppo.epochs * scale.ppo.batch_size // minibatches["rows a pass"]
 steps = minibatches["configuration"].map({"Align-Pro": scale.ppo.steps, "RLHF": scale.rlhf.steps})
 minibatches["hours of 0.1 s a pass"] = (minibatches["passes"] * steps * 0.1 / 3600).round(2)
-columns = ["configuration", "minibatch", "passes", "peak", "fits", "hours", "hours of 0.1 s a pass"]
-in_gb(minibatches, ["peak"])[columns]
+columns = ["configuration", "minibatch", "rows a pass", "passes", "peak", "fits", "hours"]
+in_gb(minibatches, ["peak"])[[*columns, "hours of 0.1 s a pass"]]
 
 # %% [markdown]
-# Computed. *passes* are those of one PPO step, forward and backward with an optimizer step after
-# each; *hours* is the lower bound of before. It hides the price of small minibatches, since it
-# lets the GPU be busy all the time. With one row it is not: a pass launches its many small
-# kernels one after another, and takes as long as that takes. The last column is what the passes
-# alone need if each takes a tenth of a second, **an assumption to reckon with and no
-# measurement**; time a few steps on your GPU (`time/update` in a run's `metrics.jsonl`) and put
-# that in its place.
+# Computed. *passes* counts the forward and backward passes of one PPO step. *hours* is the lower bound
+# of above. It hides the price of small passes, because it assumes that the GPU is always busy. With one
+# row per pass it is not: the pass launches many small kernels one after another, and takes as long as
+# that takes. The last column is the time of the passes alone if each takes a tenth of a second, **an
+# assumption and not a measurement**. The rehearsal measures it.
 
 # %%
 cells = len(scale.datasets) * len(scale.seeds)
 assumed = minibatches[minibatches["minibatch"] == scale.ppo.minibatch_size]
 per_run = assumed.set_index("configuration")["hours of 0.1 s a pass"]
 runs = {"Align-Pro": len(plan.pairs) * cells, "RLHF": len({f for _, f in plan.pairs}) * cells}
-print(f"the preset as it is: {runs['Align-Pro']} prompters and {runs['RLHF']} oracles,")
+print(f"preset {scale.name}: {runs['Align-Pro']} prompters and {runs['RLHF']} oracles,")
 print(f"at least {plan.summary()['hours'].sum() * cells:.0f} hours of PPO steps by the bound,")
 print(f"{sum(per_run[name] * runs[name] for name in runs):.0f} hours of passes by that assumption")
 
 # %% [markdown]
-# **What can be done about it.** Without another algorithm: fewer `steps`, shorter rewrites and
-# answers, or one dataset at a time (`--dataset`). None of these numbers is the paper's, they are
-# the preset's.
+# A larger `minibatch_size` is faster, but it *is* another algorithm. For rows of equal length, the
+# gradient of a minibatch has the same expectation at any size. These things change:
 #
-# A larger `minibatch_size` is faster, and it *is* another algorithm, though it may look like the
-# same one with less noise. For rows of equal length the gradient of a minibatch has the same
-# expectation whatever its size. What changes is this:
+# * There are fewer optimizer steps, by the ratio of the sizes. The length of an Adam step hardly depends
+#   on the scale of the gradient. At the same learning rate the policy therefore moves less.
+# * The gradients of later rows are taken at a policy that has moved less since the batch was sampled, so
+#   the clip acts less often.
+# * The loss is a mean over the *tokens* of a minibatch. In minibatches of one row each completion counts
+#   the same. In larger ones, a long completion counts more than a short one.
 #
-# * There are fewer optimizer steps, by the factor of the sizes. Adam's step hardly depends on the
-#   scale of the gradient, so that at the same learning rate the policy goes a shorter way. A
-#   larger rate makes up for some of it; which one, nobody has tried here.
-# * The gradients of later rows are taken at a policy that has moved less since the batch was
-#   sampled: the clip holds back less.
-# * The loss is a mean over the *tokens* of a minibatch. In minibatches of one row each completion
-#   counts the same, in larger ones a long completion counts for more than a short one.
+# TRL itself raised its default from 1 to 128 between two releases that run the notebook which the paper
+# names. The chapter on [the details of PPO](../book/ppo_details.md) describes both (details 28 and 29,
+# and the paper's hyper-parameters at its end). `h100` stays with the paper's number.
+# `h100-minibatch-128` takes 128 with `accumulate: 8`, a larger learning rate, and clipped gradients.
+# **Its learning rate is a guess**: nobody has tried it at this scale. Report its results as yours, and
+# not as the paper's.
 #
-# TRL itself raised its default from 1 to 128 between two releases that run the notebook which the
-# paper names; the chapter on [the details of PPO](../book/ppo_details.md) has both (details 28
-# and 29, and the paper's hyper-parameters at its end). As the table says, 128 rows do not fit on
-# one GPU, since this trainer does not accumulate gradients. The preset therefore stays with the
-# paper's number. For another, copy `alignpro/presets/h100.yaml` to `mine.yaml`, write the lines
-# of `alignpro/presets/ppo/paper.yaml` in place of `ppo: paper`, change `minibatch_size`, and
-# report the result as yours and not the paper's.
+# ## When the frozen LLM runs elsewhere
 #
-# ## When the frozen LLM lives elsewhere
-#
-# The frozen LLM is only ever asked for text, so it may run on another machine, behind any server
-# that speaks the OpenAI protocol:
+# The frozen LLM only ever returns text. It can therefore run on another machine, behind any server that
+# speaks the OpenAI protocol:
 #
 # ```
 # there:  vllm serve meta-llama/Llama-3.1-8B-Instruct --generation-config vllm --max-model-len 8192
 # here:   python -m alignpro reproduce --preset mine.yaml
 # ```
 #
-# In `mine.yaml` the role F1 gains `endpoint: "http://there:8000/v1"`. What is checked before the
-# first step, what each server honours, and what is kept when it breaks off stand in the chapter
-# [A frozen LLM behind an API](../book/endpoint.md). Its weights and its cache leave this GPU:
+# In `mine.yaml`, role F1 gets the line `endpoint: "http://there:8000/v1"`. The chapter [A frozen LLM
+# behind an API](../book/endpoint.md) describes the checks before the first step, what each server
+# honours, and what is kept if it breaks off. The frozen LLM's weights and cache leave this GPU:
 
 # %%
 remote = Plan(scale, gpu, remote_frozen=True).summary()
@@ -272,9 +315,8 @@ columns = ["architecture", "peak", "at stage", "fits", "seconds a step"]
 in_gb(remote, ["peak"])[columns]
 
 # %% [markdown]
-# What is left is the prompter, and a reward model where there is one. The seconds leave out the
-# server's. There is no RLHF row: an endpoint gives no weights to train, which is the paper's
-# point.
+# What remains is the prompter and the reward model, if there is one. The seconds do not include the
+# server's. There is no row for RLHF: an endpoint gives no weights to train, which is the paper's point.
 #
 # ## Several GPUs
 #
@@ -282,11 +324,10 @@ in_gb(remote, ["peak"])[columns]
 # accelerate launch --num_processes 4 -m alignpro reproduce --preset mine.yaml
 # ```
 #
-# Several processes share out each batch and each minibatch, and every one holds all models: a
-# second GPU buys time, and room for nothing but more rows of a minibatch. Their number must
-# divide `minibatch_size`. With the paper's minibatches of one row there is nothing to share, and
-# the trainer refuses a second process; `mine.yaml` has a larger one. One architecture on one GPU
-# and on four:
+# Several processes share each batch and each minibatch. Each of them holds all models, so a second GPU
+# saves time and makes room for more rows, and for nothing else. The number of processes must divide
+# `minibatch_size`. With the paper's minibatches of one row there is nothing to share, and the trainer
+# refuses a second process. One architecture on one GPU and on four:
 
 # %%
 processes, minibatch = 4, 8
@@ -302,8 +343,8 @@ costs = {
 }
 
 # %% [markdown]
-# A process samples and scores its share of the batch. It computes the log-probabilities of the
-# whole batch, and learns from its share of each minibatch:
+# Each process samples and scores its share of the batch. It computes the log-probabilities of the whole
+# batch, and learns from its share of each minibatch:
 
 # %%
 each = costs["learns"]
@@ -315,12 +356,11 @@ both = costs["alone"].add_suffix(", one GPU").join(each.add_suffix(f", each of {
 in_gb(both.drop(index="evaluation", level="stage"), [c for c in both if c.startswith("total")])
 
 # %% [markdown]
-# Computed: *total* in GB, at most, and *seconds* of a PPO step, at least, with minibatches of 8
-# rows. Sampling gains as long as each process still has rows to fill its batch
-# (`generation_batch`). The update gains less than it seems: the bound knows nothing of the time
-# in which the gradients are summed, nor of the smaller passes. Evaluation is the first process's
-# work alone; the others wait. Where a model does not fit into one GPU, the way out is the
-# endpoint, which may itself spread over many.
+# Computed with minibatches of 8 rows: *total* is in GB and an upper bound, *seconds* of a PPO step are a
+# lower bound. Sampling gains as long as each process has enough rows to fill its batch
+# (`generation_batch`). The update gains less than it seems, because the bound ignores the time in which
+# the gradients are summed, and the smaller passes. Only the first process evaluates; the others wait. If
+# a model does not fit into one GPU, use an endpoint, which may itself spread over many.
 #
 # ## What was tested, and what was not
 #
@@ -329,24 +369,24 @@ in_gb(both.drop(index="evaluation", level="stage"), [c for c in both if c.starts
 # | a laptop | `python -m alignpro reproduce --preset cpu` | yes: the runs in `results/` |
 # | several processes on a CPU | `torchrun --nproc_per_node 2 -m alignpro reproduce` | yes, on tiny models: the result of one process |
 # | Colab's T4 | the rocket on a notebook's page | every notebook after its own first cell alone, in a new environment on a CPU, under `smoke`; **never** on Colab or a T4 |
+# | one H100 | `python -m alignpro rehearse --preset h100` | at scale 0.01 on a CPU; on a GPU **only** if the rehearsals above name one |
 # | one H100 | `python -m alignpro reproduce --preset h100` | **no**. The same code runs on tiny models of the same four architectures, with their templates and end tokens |
 # | the paper's datasets and models | the same | **never** from the Hub: from files and checkpoints of our own in their formats |
 # | the frozen LLM elsewhere | `vllm serve …`, and an `endpoint` in the preset | over HTTP against `transformers serve` on a CPU; **never** with vLLM |
 # | several GPUs | `accelerate launch --num_processes 4 -m alignpro reproduce` | **no** |
 #
-# The plan itself was checked so. The counts of parameters and the bytes of a token's keys and
-# values are compared with published ones, for all the models above. Bytes are compared within
-# 10 % with real runs on a CPU, for tiny models of the four architectures and for SmolLM2-135M:
-# weights, adapter, keys and values, the tensors of a real checkpoint (tiny models), and the peaks
-# of a real sampled batch, of the log-probabilities and of the update, as PyTorch's own allocator
-# saw them. FLOPs and bytes read are compared with arithmetic by hand.
+# We checked the plan as follows. Counts of parameters and the bytes of a token's keys and values are
+# compared with published numbers for all the models above. Bytes are compared with real runs on a CPU,
+# and agree within ten percent: weights, adapter, keys and values, the tensors of a checkpoint, and the
+# peaks of a sampled batch, of the log-probabilities and of the update, as PyTorch's own allocator
+# recorded them. These runs use tiny models of the four architectures and SmolLM2-135M. The small
+# rehearsal compares whole stages in the same way. FLOPs and bytes read are compared with arithmetic by
+# hand.
 #
-# What a CPU cannot tell: how much the kernels of a GPU keep for themselves (attention, matrix
-# products), the gaps that its allocator leaves between blocks, whether bfloat16 changes a
-# kernel's choice, and any real time. For the first three the plan allows a flat sum; for the last
-# it claims a lower bound and no more.
+# A CPU cannot show how much memory a GPU's kernels keep for themselves, which gaps its allocator leaves
+# between blocks, whether bfloat16 changes the choice of a kernel, or any real time. The plan allows a
+# fixed sum for the first three, and claims no more than a lower bound for the last.
 #
-# **Summary.** The way from a laptop to several GPUs is a preset and a command at each station,
-# and what each of them holds and computes can be planned without a GPU, from shapes alone. The
-# numbers above are bounds that follow from this project's code, and they become results only when
-# somebody runs it.
+# **Summary.** A preset and a command lead from a laptop to several GPUs. Memory and time of each can be
+# planned without a GPU, from shapes alone, and rehearsed on the GPU before anything is downloaded. The
+# plan's numbers are bounds. They become results when somebody runs them.

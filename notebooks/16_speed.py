@@ -13,14 +13,15 @@
 
 
 # %% [markdown]
-# # How fast, and how fast it could be
+# # How fast it is, and why
 #
-# **What you will know at the end.** How long a PPO step takes beside TRL's on the same work, part by
-# part; what was tried to make it fast and what each trial was worth, the failed ones too; and what
-# share of the machine's physical limit is reached.
+# **The question.** How long does a PPO step take beside TRL's on the same work, and how fast is the
+# sampler beside transformers' own? At the end you will know which optimisations pay, which do not, and
+# how close a step comes to what the machine can do at most.
 #
-# Nothing is timed on this page: a build of the book is no quiet machine. It reads what `make bench`
-# left in `results/bench/`, a file a machine, and only ratios carry over to another.
+# `make bench` measures all of this in one process, round by round, and writes `results/bench/`, which
+# this page reads. Nothing is measured here, because timings taken during a build of the book are
+# unreliable. The seconds are those of one machine; only the ratios carry over to another.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -66,27 +67,28 @@ else:
 
 
 def table(of):
-    """The table `of` the benchmark, or a word that there is none."""
+    """The table `of` the benchmark, or a note that there is none."""
     return of(bench).round(2) if bench else "no benchmark is kept"
 
 
 # %% [markdown]
-# One row a machine. What follows is the newest finished one.
+# One row per machine. The rest of the page shows the newest finished benchmark.
 #
 # ## A step beside TRL's
 #
 # One PPO step of a suffix prompter, on the same prompts, model, LoRA layers, lengths, minibatches,
-# epochs and reward; the contenders take turns in one process.
+# epochs and reward. The contenders take turns in one process.
 #
-# * **TRL, its defaults**: `PPOTrainer` in float32, its critic a second model with a backbone of its own.
-# * **TRL, at its best**: the critic a head on the policy's own states, no gradient checkpointing, and
-#   bfloat16 where this machine computes fast in it.
-# * **alignpro, fp32**: ours with all products in float32, as TRL's.
-# * **alignpro**: ours as the `cpu` preset has it on this machine: in bfloat16 with AMX tiles, with 8-bit
-#   products wherever nothing is trained on a CPU with AVX512-VNNI alone, else in float32.
+# * **TRL, its defaults**: `PPOTrainer` in float32. Its critic is a second model with its own backbone.
+# * **TRL, at its best**: the critic is a head on the policy's own states, gradient checkpointing is off,
+#   and bfloat16 is on where this machine is fast in it.
+# * **alignpro, fp32**: our trainer with all products in float32, like TRL's.
+# * **alignpro**: our trainer as the `cpu` preset uses it on this machine. With AMX tiles it computes in
+#   bfloat16. With AVX512-VNNI alone it uses 8-bit products wherever nothing is trained. Otherwise it
+#   computes in float32.
 #
-# Both of TRL's ask the frozen LLM through `transformers.generate`. How far our numbers agree with TRL's
-# on the same tokens is the subject of the chapter [The details of PPO](../book/ppo_details.md).
+# Both of TRL's rows ask the frozen LLM through `transformers.generate`. The chapter [The details of
+# PPO](../book/ppo_details.md) compares our numbers with TRL's on the same tokens.
 
 # %%
 table(benchmark.step_table)
@@ -96,10 +98,10 @@ if bench:
     speed.step_parts(benchmark.step_table(bench))
 
 # %% [markdown]
-# *Seconds of the fastest round, by part.* *ratio* is to ours, round by round: the median, and the lowest
-# and highest of the rounds. *peak_gb* is the peak resident memory of a process that does one step. TRL
-# keeps the log-probabilities that sampling had, so its *policy* is 0; ours computes them again in one
-# pass, which makes the first ratio 1 whatever the precision of sampling.
+# *Seconds of the fastest round, by part.* *ratio* is the time over ours within a round: the median, and
+# the lowest and highest of the rounds. *peak_gb* is the peak resident memory of a process that does one
+# step. TRL keeps the log-probabilities from sampling, so its *policy* part is 0. We compute them again
+# in one pass. This makes the first PPO ratio exactly 1, whatever the precision of sampling.
 
 # %%
 if bench:
@@ -108,28 +110,29 @@ if bench:
     for name, row in steps.drop(benchmark.OURS).iterrows():
         print(f"{name}: {row['ratio']:.1f} times our seconds, "
               f"{row['peak_gb'] / ours['peak_gb']:.1f} times our memory")  # fmt: skip
-    print(f"the policy's log-probabilities, computed again: {ours['policy'] / ours['total']:.0%} "
-          "of our step; what keeping them could save at most")  # fmt: skip
+    print(f"computing the policy's log-probabilities again: {ours['policy'] / ours['total']:.0%} "
+          "of our step, the most that keeping them could save")  # fmt: skip
 
 # %% [markdown]
 # ## Sampling
 #
-# The frozen LLM's answers to one batch, at the paper's temperature and truncation, by our sampler and
-# by `transformers.generate` in the same precision. *alignpro* alone is as the preset has it here.
+# The frozen LLM's answers to one batch, at the paper's temperature and truncation, from our sampler and
+# from `transformers.generate` in the same precision. The row *alignpro* is the preset's own choice on
+# this machine.
 
 # %%
 table(benchmark.sampling_table)
 
 # %% [markdown]
-# *Ratio of tokens a second to the sampler named in the last column, round by round: the median, the
-# lowest and the highest; tokens a second of the fastest round.* 8-bit products, which
-# `transformers.generate` lacks, stand beside its float32. Every draw is exact: a test compares the
-# sampler's distribution with transformers' own processors, and greedy output token by token.
+# *Tokens per second, divided by those of the sampler in the last column, within a round: the median, the
+# lowest and the highest; and tokens per second of the fastest round.* `transformers.generate` has no
+# 8-bit products, so ours are compared with its float32. Every draw is exact: tests compare the sampler's
+# distribution with transformers' own processors, and greedy output token by token.
 #
 # ## What was tried
 #
-# Each optimisation by itself: the part that it is in, without it and with it, the two in turns, who
-# goes first alternating.
+# Each optimisation by itself: its part of the step, without it and with it, in turns. The order
+# alternates.
 
 # %%
 if bench:
@@ -139,50 +142,50 @@ if bench:
 table(benchmark.trial_table)
 
 # %% [markdown]
-# *Time without over time with: above 1 it saves time. The dot is the median, the bar the range over
-# rounds.* Where the rounds lie on both sides of 1 nothing was seen, and below 1 it failed. A ratio is
-# that of the named part alone and of this machine: bf16 gains most with AMX tiles, something with
-# AVX512-BF16, and nothing without either. What a machine has no instruction for is not in its table.
+# *Time without over time with: above 1, the optimisation saves time. The dot is the median, the bar the
+# range over rounds.* If the rounds are on both sides of 1, no difference was seen. Below 1 it failed. Each
+# ratio is that of the named part alone, on this machine. bfloat16 gains most with AMX tiles, something
+# with AVX512-BF16, and nothing without either. A machine without an instruction has no row for it.
 #
-# * **8-bit products**: one scale an output and one a row, sums in integers, so that no row's result
-#   depends on its batch. Only where nothing is trained, and only on a CPU with AVX512-VNNI: on another
-#   PyTorch's integer products are far slower than float32. With AMX tiles bf16 takes their place, since
-#   rounding inputs to 8 bits costs more there than the products.
-# * **Weights laid out once**: PyTorch lays them out anew for each product. Taken with AMX tiles, where
-#   that is a large part of a small product. In float32 it is not taken: its row speaks of this machine,
-#   and the CPUs that are left with float32, those with AVX2 alone, are not among those measured here.
+# * **8-bit products**: one scale per output and one per row, with sums in integers, so that no row's
+#   result depends on its batch. They are used only where nothing is trained, and only on a CPU with
+#   AVX512-VNNI: elsewhere PyTorch's integer products are far slower than float32. With AMX tiles, bf16
+#   takes their place, because rounding inputs to 8 bits costs more there than the products.
+# * **Weights laid out once**: PyTorch otherwise rearranges them for each product. Used with AMX tiles,
+#   where that is a large part of a small product. Not used in float32: its row is this machine's, and the
+#   CPUs that compute in float32, those with AVX2 alone, are not among those measured here.
 # * **Top-k before the sort**: a nucleus among k tokens needs no sort of the vocabulary.
-# * **A cache that grows in chunks**: the stock one copies all keys and values for every token.
-# * **One random number a row**, looked up among the cumulated probabilities. Gumbel-max needs noise for
-#   every token of the vocabulary; where a top-k leaves twenty of them, it makes no difference.
-# * **Rows leave the batch as they end**, where most end early: rewrites do, cut answers do not.
-# * **Shared prefix read once**: the meta-prompt and the chat template open every query alike.
+# * **A cache that grows in chunks**: the stock cache copies all keys and values for every token.
+# * **One random number a row**, looked up among the cumulative probabilities. Gumbel-max needs noise for
+#   every token of the vocabulary. Where a top-k leaves twenty of them, it makes no difference.
+# * **Rows leave the batch as they end**: this pays where most end early. Rewrites do; cut answers do not.
+# * **Shared prefix read once**: the meta-prompt and the chat template start every query alike.
 # * **Trunk computed once**: the layers below the first adapted one are the same for the policy, its
 #   reference and every epoch.
-# * **bf16 products beside the adapter**: only the products, with float32 around them; its gain comes on
+# * **bf16 products beside the adapter**: only the products, with float32 around them. Its gain comes on
 #   top of that of the 8-bit products below. *The whole model in bf16*, which rounds everything, is the
-#   alternative to both, and taken with AMX only.
-# * **One product for the head**: a model asked for its last positions multiplies a slice that is not
-#   contiguous; PyTorch does it row by row, and in bf16 on a CPU copies the whole head for every row.
-#   Laid out anew, the slice is multiplied at once.
-# * **No head after the shared prefix**: nobody asks for its logits. What comes out of its pass is one row,
-#   which keeps the strides of a slice, so that in bf16 the head would be copied for it every time.
+#   alternative to both, and is used with AMX only.
+# * **One product for the head**: a model that is asked for its last positions multiplies a slice that is
+#   not contiguous. PyTorch does this row by row, and in bf16 on a CPU copies the whole head for every row.
+#   A contiguous copy of the slice is multiplied at once.
+# * **No head after the shared prefix**: nobody needs its logits. Its output is a single row, which keeps
+#   the strides of a slice, so that in bf16 the head would be copied for it every time.
 # * **Entropies only where they are reported**: they cost as much as the log-probabilities, and only those
-#   of the policy before its update are.
-# * **Attention in plain products**: the fused attention's backward pass in bf16 takes several times as
-#   long as that of three plain products at the lengths here. Sampling keeps the fused one.
-# * **The adapter switched off**: the reference needs no second copy in memory, and can use the trunk.
-#   What stands against it is that a copy could run wholly in 8 bits.
+#   of the policy before its update are reported.
+# * **Attention in plain products**: in bf16, the backward pass of the fused attention takes several times
+#   as long as that of three plain products, at the lengths used here. Sampling keeps the fused one.
+# * **The adapter switched off**: the reference needs no second copy in memory, and can use the trunk. On
+#   the other hand, a copy could run wholly in 8 bits.
 #
-# Not tried one by one: the critic as a head on the policy's states (between TRL's two rows, among other
-# things), rows sorted by length (here a batch is one piece; it pays where there are several), and the
-# kept log-probabilities of sampling, for which the share is printed above.
+# Three things were not tried alone: the critic as a head on the policy's states, which is one difference
+# among several between TRL's two rows; rows sorted by length, which pays where there are several batches
+# and not one as here; and keeping the log-probabilities of sampling, whose share is printed above.
 #
 # ## The physical limit
 #
-# A part of a step cannot take less than its FLOPs at the speed of this machine's largest matrix
-# products, nor less than reading the weights that it uses from memory. Both are measured: the speeds by
-# a product of 2048 × 2048 matrices and a copy of 256 MB, the work by counting a real step in float32.
+# A part of a step takes at least its FLOPs at the speed of this machine's largest matrix products, and at
+# least the time to read its weights from memory. Both speeds are measured, by a product of 2048 × 2048
+# matrices and by a copy of 256 MB. The work is counted in a real step in float32.
 
 # %%
 if bench:
@@ -192,11 +195,36 @@ if bench:
 table(benchmark.limit_table)
 
 # %% [markdown]
-# *GFLOP and GB of weights of each part, the least seconds that they allow, which of the two sets them,
-# the seconds taken, and the share of the limit that was reached.* The last row adds the parts. The
-# limit is one of hardware, not of method: the optimisations above that leave work out do not raise
-# the share, they shrink the work, and 8-bit products pass it, since they are not float32.
+# *GFLOP and GB of weights of each part, the least seconds that they allow, which of the two sets the
+# limit, the seconds taken, and the share of the limit that was reached.* The last row adds up the parts.
+# This is a limit of hardware and not of method. Optimisations that leave out work shrink the work and do
+# not raise the share. 8-bit products can pass the limit, because they are not float32.
 #
-# **Summary.** What a step takes beside TRL's on the same work is printed above with its ratios, what
-# each trial was worth stands beside what failed, and the last table says how far the machine itself
-# would let it go.
+# ## Beside what a user would take today
+#
+# TRL has moved its PPO out of its main line. A user would now take `GRPOTrainer`, which accepts any
+# function as the reward. `python bench/learning.py` trains the same prompter with both, for three seeds:
+# the same warm start, LoRA layers, prompts, lengths, completions per step, epochs and learning rate, and
+# the same function as the reward, which asks the same frozen LLM. GRPO writes 8 rewrites of one prompt and
+# compares them with each other; our PPO writes one rewrite of each of 8 times as many prompts and has a
+# critic. GRPO keeps TRL's defaults elsewhere, among them no KL penalty. The comparison takes hours, so
+# this page only reads what is kept of it.
+
+# %%
+learned = benchmark.benches(RESULTS / "learning")
+if not learned:
+    print("NO comparison with GRPO is kept in results/learning: `python bench/learning.py` makes one")
+benchmark.learning_table(learned[0]).round(3) if learned else "no comparison is kept"
+
+# %%
+if learned:
+    speed.learning(benchmark.learning_points(learned[0]))
+
+# %% [markdown]
+# *Held-out reward against the frozen LLM's tokens (left) and against minutes of training (right); thin
+# lines are seeds, thick ones their mean.* Evaluation costs neither tokens nor time here. Both trainers ask
+# the frozen LLM through our sampler, so the minutes compare the trainers alone.
+#
+# **Summary.** The first tables show how long a step takes beside TRL's on the same work. The trials show
+# what each optimisation is worth, and which ones failed. The last table of the benchmark shows how far the
+# machine would let a step go.

@@ -232,7 +232,9 @@ def test_a_section_that_is_not_there_is_named_with_the_ones_that_are(paper):
     text = paper[0].read_text()
     line = text[: text.index("ppo: paper")].count("\n") + 1
     paper[0].write_text(text.replace("ppo: paper", "ppo: papers"))
-    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: preset.ppo: .*name one: paper"):
+    with pytest.raises(
+        ConfigError, match=f"mine.yaml:{line}: preset.ppo: .*name one: minibatch-128, paper"
+    ):
         load_preset(paper[0])
     paper[0].write_text(
         re.sub(r"^frozen:.*\n(  .*\n)+", "frozen: paper\n", text, flags=re.MULTILINE)

@@ -20,6 +20,7 @@ from alignpro.fast.adapter import add_lora
 from alignpro.fast.logprobs import Batch
 from alignpro.generation import Policy
 from alignpro.runs import Run, RunError
+from alignpro.texts import Response
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
 
@@ -280,6 +281,37 @@ def test_the_rows_of_an_experience_are_trimmed_alike():
     for i, column in enumerate((part.logp, part.values, part.advantages, part.returns)):
         assert torch.equal(column, part.batch.tokens + 100 * i)
     assert part.batch.tokens.tolist() == [[8, 9, 10], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_gradients_added_up_over_parts_are_those_of_one_pass(load_tiny, quick, tmp_path, rows):
+    """With completions of 1 to 8 tokens: each token weighs the same, wherever its row runs."""
+    found = []
+    for accumulate in (None, rows):
+        numbers = dataclasses.replace(
+            quick.ppo, steps=1, epochs=1, minibatch_size=8, accumulate=accumulate
+        )
+        toy = Toy(load_tiny, dataclasses.replace(quick, ppo=numbers), tmp_path / str(accumulate))
+        whole = toy.policy.generate_ids
+
+        def cut(encoded, seed, whole=whole):
+            outputs = enumerate(whole(encoded, seed), 1)
+            return [Response(str(y), token_ids=y.token_ids[:n]) for n, y in outputs]
+
+        toy.policy.generate_ids = cut
+        gradients = []
+        toy.trainer.optimizer.register_step_pre_hook(
+            lambda optimizer, *_, seen=gradients: seen.extend(
+                p.grad.clone() for g in optimizer.param_groups for p in g["params"]
+            )
+        )
+        toy.trainer.train(progress=False)
+        found.append((gradients, without_times(toy.run.read("metrics.jsonl"))))
+    (once, metrics), (parts, same) = found
+    assert any(gradient.abs().max() > 1e-3 for gradient in once)
+    for a, b in zip(once, parts, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
+    assert same == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in metrics]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(load_tiny, quick, tmp_path):

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import psutil
 import torch
 from transformers.cache_utils import Cache
 
 from alignpro.fast.cache import GrowingLayer, left_pad, shared_prefix
 from alignpro.fast.linears import decoder
+
+MOST_ROWS = 256  # that are sampled together without being asked for: more gain little
+
+
+def rows_that_fit(model: torch.nn.Module, tokens: int) -> int:
+    """How many rows of `tokens` tokens `model` can sample together in free memory; at least 1.
+
+    Keys and values may take half of it. The rest is for what else a pass needs, and for the copy
+    that a growing cache makes of one layer.
+    """
+    config = model.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = config.num_hidden_layers * config.num_key_value_heads
+    row = 2 * heads * head_dim * model.dtype.itemsize * tokens
+    return min(MOST_ROWS, max(1, int(free_memory(model.device) / 2 // row)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, its allocator's unused blocks included, or in RAM."""
+    if device.type == "cpu":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 @torch.inference_mode()

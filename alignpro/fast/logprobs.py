@@ -1,8 +1,9 @@
-"""Log-probabilities of sampled completions, with as little work as their batch allows.
+"""Log-probabilities of sampled completions, with as little work and memory as possible.
 
-What all queries share (the meta-prompt) is computed once. Rows of similar length run together, so
-that little is spent on padding. The trunk, that is, the layers below the first adapted one, is
-computed once for the policy, its reference and every PPO epoch.
+Three kinds of work are saved. What all queries share (the meta-prompt) is computed once. Rows of
+similar length run together, with little padding. The trunk, that is, the layers below the first
+adapted one, is computed once for the policy, its reference and every PPO epoch. Logits as wide as
+the vocabulary are held for a few rows at a time.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from alignpro.fast.cache import left_pad, shared_prefix
 from alignpro.fast.linears import decoder
 
 GROUP = 24  # rows of similar length that run together
+LOGITS = 2**27  # entries of logits that are held at once: half a GB in float32
 
 
 @dataclass
 class Trunk:
-    """Inputs of layer `first`: of the shared prefix [1, S, H], and of each row's own tokens."""
+    """Inputs of layer `first`: those of the shared prefix [1, S, H], and of each row's tokens."""
 
     first: int
     prefix: torch.Tensor | None
@@ -65,11 +69,11 @@ def make_batch(
 def forward(
     model, batch: Batch, pad_id: int, group: int = GROUP, entropy: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities [B, T] of the sampled tokens, hidden states [B, T, H], entropies [B, T].
+    """Return log-probabilities [B, T] of the sampled tokens, hidden states [B, T, H], entropies.
 
-    All are 0 on padding. Only the first carries gradients: the critic reads the hidden states and
-    does not train them. Entropies cost as much as the log-probabilities; without `entropy` the
-    third value is None. `group` rows of similar length run together.
+    The entropies [B, T], in nats, cost as much as the log-probabilities; they are None unless
+    `entropy` is set. All three are 0 on padding. Gradients flow through the log-probabilities
+    alone: the critic reads the hidden states without changing them. `group` rows run together.
     """
     width = batch.tokens.shape[1]
     order = _by_length(batch)
@@ -77,15 +81,13 @@ def forward(
     for index in order.split(group):
         part = batch.rows(index)
         with attention_with_fast_backward(model):
-            logp, hidden = _forward_group(model, part, pad_id)
-        own = part.mask[..., None]
-        columns = [logp.gather(-1, part.tokens[..., None]) * own, hidden.detach() * own]
-        if entropy:
-            columns.append(-(logp.detach().exp() * logp.detach()).sum(-1, keepdim=True) * own)
+            hidden = _hidden_states(model, part, pad_id)
+        read = _read_tokens(model, hidden, part.tokens, entropy)
+        columns = [column * part.mask[..., None] for column in (*read, hidden.detach().float())]
         missing = width - part.tokens.shape[1]
         parts.append([nn.functional.pad(column, (0, 0, 0, missing)) for column in columns])
     back = order.argsort()
-    logp, hidden, *spread = (torch.cat(tensors)[back] for tensors in zip(*parts))
+    logp, *spread, hidden = (torch.cat(tensors)[back] for tensors in zip(*parts))
     return logp[..., 0], hidden, spread[0][..., 0] if entropy else None
 
 
@@ -114,18 +116,65 @@ def attention_with_fast_backward(model) -> Iterator[None]:
         inner.set_attn_implementation(own)
 
 
-def _forward_group(model, batch: Batch, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities [B, T, V] of each next token, and final hidden states [B, T, H]."""
-    width = batch.tokens.shape[1]
-    out = _run(model, batch, pad_id, logits_to_keep=width + 1, output_hidden_states=True)
-    hidden = out.hidden_states[-1][:, -width - 1 : -1]
-    return out.logits[:, :-1].float().log_softmax(-1), hidden.float()
+def _hidden_states(model, batch: Batch, pad_id: int) -> torch.Tensor:
+    """The final hidden states [B, T, H] that predict the tokens of each completion."""
+    states = _run(model, batch, pad_id).last_hidden_state
+    return states[:, -batch.tokens.shape[1] - 1 : -1]
 
 
-def _run(model, batch: Batch, pad_id: int, **options):
-    """One pass over queries and completions. Gradients flow through the shared prefix too.
+def _read_tokens(
+    model, hidden: torch.Tensor, tokens: torch.Tensor, entropy: bool
+) -> list[torch.Tensor]:
+    """Log-probabilities [B, T, 1] of `tokens`, and with `entropy` the entropies [B, T, 1].
 
-    `model` may also be the decoder alone. `options` go to its `forward`.
+    Where the logits of all rows are too many to hold, they are computed for some rows at a time,
+    and for the backward pass once more.
+    """
+    rows = max(1, LOGITS // (tokens.shape[1] * model.config.vocab_size))
+
+    def read(hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logp = _logits(model, hidden).float().log_softmax(-1)
+        picked = logp.gather(-1, tokens[..., None])
+        if not entropy:
+            return (picked,)
+        return picked, -(logp.detach().exp() * logp.detach()).sum(-1, keepdim=True)
+
+    if rows >= len(tokens):
+        return list(read(hidden, tokens))
+    parts = [
+        checkpoint(read, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(hidden.split(rows), tokens.split(rows))
+    ]
+    return [torch.cat(columns) for columns in zip(*parts)]
+
+
+def _logits(model, hidden: torch.Tensor) -> torch.Tensor:
+    """The logits [B, T, V] of final hidden states: the model's own pass, without its layers."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    whole = base.get_decoder()
+    name = next(name for name, part in base.named_children() if part is whole)
+    setattr(base, name, _Known(hidden))
+    try:
+        return base(inputs_embeds=hidden, use_cache=False).logits
+    finally:
+        setattr(base, name, whole)
+
+
+class _Known(nn.Module):
+    """Stands in for a decoder whose final hidden states are known."""
+
+    def __init__(self, states: torch.Tensor):
+        super().__init__()
+        self.states = states
+
+    def forward(self, *arguments, **options) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=self.states)
+
+
+def _run(model, batch: Batch, pad_id: int):
+    """The output of the decoder for queries and completions.
+
+    Gradients flow through the shared prefix too.
     """
     device, size = batch.tokens.device, len(batch.tokens)
     cache, shared, trunk = DynamicCache(), batch.shared, batch.trunk
@@ -137,13 +186,12 @@ def _run(model, batch: Batch, pad_id: int, **options):
     own, own_mask = left_pad([q[shared:] for q in batch.queries], pad_id, device)
     mask = torch.cat([own_mask.new_ones(size, shared), own_mask, batch.mask.long()], dim=-1)
     with _starting_at(model, trunk, trunk and _padded(batch, own.shape[1])):
-        return model(
+        return decoder(model)(
             torch.cat([own, batch.tokens], dim=-1),
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, shared:],
             past_key_values=cache,
             use_cache=True,
-            **options,
         )
 
 
@@ -159,7 +207,7 @@ def _padded(batch: Batch, own_width: int) -> torch.Tensor:
 
 
 def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
-    """`batch` with its trunk computed, so that `forward` runs the adapted layers only.
+    """Return `batch` with its trunk computed, so that `forward` runs the adapted layers only.
 
     `batch` is returned unchanged where the first layer is adapted, or none is.
     """
@@ -176,7 +224,7 @@ def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
         # What the adapted layers would return is not needed.
         kept = [*layers[:first], _Keep(seen), *(_Pass() for _ in layers[first + 1 :])]
         with torch.no_grad(), _swapped(model, kept):
-            _run(decoder(model), part, pad_id)
+            _run(model, part, pad_id)
         *before, states = seen
         prefix = before[0] if before else None
         own_width = states.shape[1] - part.tokens.shape[1]

@@ -1,4 +1,4 @@
-"""Figures of the benchmark: where a PPO step's time goes, and what each optimisation is worth."""
+"""Figures of the benchmarks: a PPO step by part, each optimisation's worth, and learning curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUTCOMES = {"faster": "#0072B2", "no difference seen": "#7f7f7f", "slower": "#D5
 
 
 def step_parts(table: pd.DataFrame) -> Figure:
-    """Seconds of a PPO step by part, a bar a contender, with its ratio to ours."""
+    """Seconds of a PPO step by part: one bar per contender, labelled with its ratio to ours."""
     figure, axes = plt.subplots(figsize=(9, 0.55 * len(table) + 1.6))
     left = pd.Series(0.0, index=table.index)
     colors = sns.color_palette("colorblind", len(STEP_LABELS))
@@ -21,8 +21,8 @@ def step_parts(table: pd.DataFrame) -> Figure:
         axes.barh(table.index, table[part], left=left, color=color, label=label)
         left += table[part]
     for name, row in table.iterrows():
-        said = f" {row['total']:.1f} s, ×{row['ratio']:.1f}"
-        axes.annotate(said, (row["total"], name), va="center")
+        label = f" {row['total']:.1f} s, ×{row['ratio']:.1f}"
+        axes.annotate(label, (row["total"], name), va="center")
     axes.invert_yaxis()
     axes.margins(x=0.18)
     axes.grid(axis="y", visible=False)
@@ -32,7 +32,7 @@ def step_parts(table: pd.DataFrame) -> Figure:
 
 
 def trials(table: pd.DataFrame) -> Figure:
-    """Time without over time with each optimisation: median, and the range over rounds."""
+    """Time without over time with each optimisation: the median, and the range over rounds."""
     figure, axes = plt.subplots(figsize=(9, 0.38 * len(table) + 1.3))
     colors, y = table["outcome"].map(OUTCOMES), range(len(table))
     axes.hlines(y, table["low"], table["high"], color=colors, lw=3, alpha=0.5)
@@ -47,4 +47,25 @@ def trials(table: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     axes.invert_yaxis()
     axes.set(xlabel="time without it over time with it", title="What each optimisation is worth")
+    return figure
+
+
+def learning(points: pd.DataFrame) -> Figure:
+    """Held-out reward against frozen-LLM tokens and against seconds: one line per learner and seed.
+
+    `points` has the columns learner, seed, tokens, seconds and reward; a thick line is the mean
+    over seeds at the same step.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    for axes, cost, unit in zip(panels, ("tokens", "seconds"), ("1,000 tokens", "minutes")):
+        scale = 1000 if cost == "tokens" else 60
+        colors = sns.color_palette("colorblind")
+        for (learner, part), color in zip(points.groupby("learner", sort=False), colors):
+            for _, run in part.groupby("seed"):
+                axes.plot(run[cost] / scale, run["reward"], color=color, lw=0.9, alpha=0.45)
+            mean = part.groupby("step")[[cost, "reward"]].mean()
+            axes.plot(mean[cost] / scale, mean["reward"], color=color, lw=2.4, label=learner)
+        axes.set(xlabel=f"{unit} of the frozen LLM" if cost == "tokens" else f"{unit} of training")
+    panels[0].set(ylabel="held-out reward")
+    panels[0].legend()
     return figure

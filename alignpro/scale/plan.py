@@ -149,8 +149,9 @@ class Plan:
     is no oracle, because there are no weights to train.
 
     `pairs` holds the preset's architectures; those that name the same two models appear once. A
-    reward without a model runs on the CPU and is left out. Raises PlanError for a model whose
-    config is unavailable.
+    reward without a model runs on the CPU and is left out. Without `generation_batch` the plan
+    assumes that a whole batch of PPO is sampled at once, although a run takes only what fits.
+    Raises PlanError for a model whose config is unavailable.
     """
 
     def __init__(
@@ -162,7 +163,8 @@ class Plan:
         remote_frozen: bool = False,
     ):
         self.preset, self.gpu, self.prompt = preset, gpu or GPU(), prompt_tokens
-        self.shared = _Shared(precision, preset.generation_batch, preset.ppo.batch_size)
+        count = preset.ppo.batch_size
+        self.shared = _Shared(precision, preset.generation_batch or count, count)
         self.remote = remote_frozen
         self.pairs = list(dict.fromkeys(distinct_pairs(preset).values()))
 

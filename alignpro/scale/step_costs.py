@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from alignpro import models
-from alignpro.config import ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
+from alignpro.config import ConfigError, ModelSpec, PPOConfig, PrompterConfig, SamplingConfig
 from alignpro.fast import linears
 from alignpro.fast.adapter import add_lora
 from alignpro.fast.cache import GrowingLayer
@@ -26,7 +26,7 @@ from alignpro.scale.meta_device import cost
 ARCHITECTURES = Path(__file__).parent / "architectures.yaml"
 
 
-class PlanError(RuntimeError):
+class PlanError(ConfigError):
     """Raised when no plan can be made. The message names what is missing and what to do."""
 
 
@@ -234,14 +234,15 @@ def reference(model, lengths: Lengths, count: int) -> Stage:
 
 
 def update(model, lengths: Lengths, ppo: PPOConfig) -> Stage:
-    """PPO's epochs over a batch, forward and backward, one minibatch at a time."""
-    batch = _batch(model, ppo.minibatch_size, lengths)
+    """PPO's epochs over a batch, forward and backward, one minibatch or a part of one at a time."""
+    rows = min(ppo.accumulate or ppo.minibatch_size, ppo.minibatch_size)
+    batch = _batch(model, rows, lengths)
     once = cost(model, lambda: forward(model, batch, 0)[0].sum().backward())
     model.zero_grad()
-    repeats = ppo.epochs * ppo.batch_size // ppo.minibatch_size
+    repeats = ppo.epochs * (ppo.batch_size // ppo.minibatch_size) * ppo.minibatch_size / rows
     return Stage(
         "update",
-        ((once.flops * repeats, once.read * repeats),),
+        ((once.flops * repeats, once.read * ceil(repeats)),),
         logits=once.logits,
         activations=once.peak - once.logits + _kept(model, batch, ppo.batch_size),
         gradients=trained_bytes(model),

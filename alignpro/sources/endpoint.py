@@ -70,8 +70,8 @@ class Endpoint:
     honours seeds.
     """
 
-    def __init__(self, spec: ModelSpec, sampling: SamplingConfig, concurrency: int):
-        self.model, self.sampling, self.concurrency = spec.source, sampling, concurrency
+    def __init__(self, spec: ModelSpec, sampling: SamplingConfig, concurrency: int | None):
+        self.model, self.sampling, self.concurrency = spec.source, sampling, concurrency or 8
         self.usage, self.seeded = Usage(), False
         self._lock = threading.Lock()
         self._changes: dict[str, str | None] = {}  # request fields that the server refused

@@ -10,10 +10,12 @@ from conftest import ARCHITECTURES
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignpro.config import ModelSpec
+from alignpro.fast import logprobs
 from alignpro.fast.adapter import add_lora
 from alignpro.fast.linears import decoder
 from alignpro.fast.logprobs import forward, make_batch, with_trunk
 from alignpro.models import load
+from alignpro.scale.meta_device import CostMeter
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
 
@@ -100,6 +102,35 @@ def test_the_trunk_changes_neither_values_nor_gradients(load_tiny, smoke, archit
     index = torch.tensor([2, 0])
     part = forward(model, trunk.rows(index), tokenizer.pad_token_id)[0]
     torch.testing.assert_close(part, results[0][0][index, : part.shape[1]], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_of_a_few_rows_at_a_time_change_no_number(
+    load_tiny, smoke, architecture, monkeypatch
+):
+    """Also not the gradients, for which they are computed twice."""
+    model, tokenizer = load_tiny(architecture)
+    model = add_lora(model, smoke.prompter, seed=0)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for p in parameters:
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    batch = batch_of(tokenizer, ["an apple", "because of the air, they say", "tea"])
+    results = []
+    for entries in (logprobs.LOGITS, batch.tokens.shape[1] * model.config.vocab_size):
+        monkeypatch.setattr(logprobs, "LOGITS", entries)
+        meter = CostMeter(parameters, (), model.config.vocab_size)
+        model.zero_grad()
+        with meter:
+            logp, hidden, entropy = forward(model, batch, tokenizer.pad_token_id, entropy=True)
+            logp.sum().backward()
+        results.append([logp, hidden, entropy, *(p.grad.clone() for p in parameters)])
+        results[-1].append(meter.peak_logits)
+    *whole, all_rows = results[0]
+    *parts, one_row = results[1]
+    assert one_row < 0.5 * all_rows
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

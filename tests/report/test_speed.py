@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignpro import generation, models
-from alignpro.fast import linears, logprobs
+from alignpro.fast import decode, linears, logprobs
 from alignpro.figures import speed
 from alignpro.report import benchmark
 
@@ -126,6 +126,64 @@ def test_a_bar_ends_at_the_seconds_of_its_step(bench):
     assert dots[:, 0].tolist() == pytest.approx([4, 1, 0.375])
 
 
+@pytest.fixture
+def learned():
+    """Two seeds of each learner; the second learner costs half as much time and ends lower."""
+
+    def run(learner, seed, *points):
+        keys = ("step", "tokens", "seconds", "reward")
+        return {"learner": learner, "seed": seed, "points": [dict(zip(keys, p)) for p in points]}
+
+    return {
+        "runs": [
+            run("PPO", 0, (0, 0, 0.0, 0.5), (10, 1000, 60.0, 0.7)),
+            run("GRPO", 0, (0, 0, 0.0, 0.5), (10, 1200, 30.0, 0.6)),
+            run("PPO", 1, (0, 0, 0.0, 0.3), (10, 3000, 180.0, 0.9)),
+            run("GRPO", 1, (0, 0, 0.0, 0.3), (10, 1000, 90.0, 0.2)),
+        ]
+    }
+
+
+def test_what_is_learned_is_the_mean_over_seeds_at_the_last_step(learned):
+    table = benchmark.learning_table(learned)
+    assert list(table.index) == ["PPO", "GRPO"]
+    assert table.loc["PPO"].tolist() == pytest.approx([2, 0.4, 0.8, 0.7, 0.9, 2000, 120])
+    assert table.loc["GRPO"].tolist() == pytest.approx([2, 0.4, 0.4, 0.2, 0.6, 1100, 60])
+
+
+def test_a_learning_curve_is_drawn_against_tokens_and_against_minutes(learned):
+    figure = speed.learning(benchmark.learning_points(learned))
+    tokens, minutes = figure.axes
+    means = {line.get_label(): line for line in tokens.lines if line.get_label()[0] != "_"}
+    assert means["PPO"].get_xdata().tolist() == [0, 2]
+    assert means["PPO"].get_ydata().tolist() == pytest.approx([0.4, 0.8])
+    (grpo,) = [line for line in minutes.lines if line.get_label() == "GRPO"]
+    assert grpo.get_xdata().tolist() == [0, 1]
+    assert len(tokens.lines) == 6
+
+
+@pytest.mark.slow
+def test_both_learners_train_and_are_billed_for_the_same_answers(tmp_path, monkeypatch, smoke):
+    """Both ask for one answer per completion; how long answers are is all that can differ."""
+    import learning
+
+    command = ["learning.py", "--preset", "smoke", "--steps", "2", "--every", "1", "--seeds", "0"]
+    monkeypatch.setattr("sys.argv", [*command, "--results", str(tmp_path)])
+    learning.main()
+    (result,) = benchmark.benches(tmp_path)
+    assert [run["learner"] for run in result["runs"]] == list(learning.LEARNERS)
+    most = smoke.ppo.batch_size * smoke.frozen.max_new_tokens
+    for run in result["runs"]:
+        assert [point["step"] for point in run["points"]] == [0, 1, 2]
+        spent = [point["tokens"] for point in run["points"]]
+        assert spent[0] == 0 and 0 < spent[1] <= most and spent[1] < spent[2] <= 2 * most
+        assert 0 < run["points"][1]["seconds"] < run["points"][2]["seconds"]
+    first, second = (run["points"][0]["reward"] for run in result["runs"])
+    assert first == second, "both start from the same prompter"
+    learning.main()
+    assert benchmark.benches(tmp_path) == [result], "a finished run is not repeated"
+
+
 def counted(record, share=0.0):
     """A section of rounds that take no time; how many were measured now."""
     measured = []
@@ -178,7 +236,7 @@ def test_a_finished_benchmark_and_one_of_other_code_are_measured_anew(tmp_path, 
 def test_every_trial_runs_and_leaves_no_patch_behind(tmp_path):
     from trials import trials
 
-    modules = (generation, linears, logprobs, models)
+    modules = (generation, decode, linears, logprobs, models)
     before = [dict(vars(module)) for module in modules]
     measure = trials(tmp_path, "smoke")
     for _ in range(2):

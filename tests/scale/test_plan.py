@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -201,6 +202,26 @@ def test_an_update_computes_at_least_a_forward_pass_and_no_more_than_three(lora,
     assert longer.work[0][1] == pytest.approx(4 * update.work[0][1])
 
 
+def test_a_minibatch_in_parts_holds_one_part_and_computes_all(lora, smoke):
+    model = without_weights(architecture(ModelSpec("tiny:llama")), torch.float32, lora)
+    whole = dataclasses.replace(smoke.ppo, batch_size=16, minibatch_size=16, epochs=1)
+    parts = dataclasses.replace(whole, accumulate=4)
+    small = dataclasses.replace(whole, minibatch_size=4)
+    planned, once, fours = (step_costs.update(model, LENGTHS, p) for p in (parts, whole, small))
+    assert (planned.logits, planned.activations) == (fours.logits, fours.activations)
+    assert planned.logits < 0.3 * once.logits
+    assert planned.work[0][0] == pytest.approx(once.work[0][0], rel=0.1)
+    assert planned.work[0][1] == pytest.approx(4 * once.work[0][1])
+
+
+def test_without_a_generation_batch_the_plan_samples_a_whole_batch(smoke):
+    free, whole = (
+        Plan(dataclasses.replace(smoke, generation_batch=rows), prompt_tokens=32).stages()
+        for rows in (None, smoke.ppo.batch_size)
+    )
+    pd.testing.assert_frame_equal(free, whole)
+
+
 def test_the_bound_on_time_is_the_larger_of_computing_and_reading():
     stage = Stage("x", ((2 * 989e12, 3.35e12), (0, 3 * 3.35e12)))
     assert GPU().seconds(stage) == pytest.approx(5)
@@ -243,7 +264,15 @@ def test_evaluation_holds_answers_to_prompts_longer_than_their_rewrites(smoke):
     assert cache["P1-F1", "frozen"] < a_token * 100 < cache["P1-F1", "evaluation"]
 
 
-@pytest.mark.parametrize("name", ["h100", "colab"])
+def test_the_sibling_of_h100_differs_in_its_ppo_alone():
+    paper, sibling = load_preset("h100"), load_preset("h100-minibatch-128")
+    same = dataclasses.replace(sibling, name=paper.name, ppo=paper.ppo, rlhf=paper.rlhf)
+    assert same == paper
+    assert sibling.ppo.minibatch_size == 128 and sibling.ppo.accumulate < 128
+    assert sibling.rlhf == dataclasses.replace(paper.rlhf, learning_rate=sibling.ppo.learning_rate)
+
+
+@pytest.mark.parametrize("name", ["h100", "h100-minibatch-128", "colab"])
 def test_the_presets_for_a_gpu_are_planned_without_the_hub(name, monkeypatch):
     monkeypatch.setattr(step_costs.AutoConfig, "from_pretrained", unreachable)
     for spec in load_preset(name).models.values():
@@ -274,6 +303,7 @@ def test_a_plan_says_whether_the_gpu_is_large_enough(smoke):
     ("name", "options"),
     [
         ("h100", {}),
+        ("h100-minibatch-128", {}),
         ("colab", {"gpu": GPU(memory=15.7e9), "precision": torch.float32, "prompt_tokens": 64}),
     ],
 )
