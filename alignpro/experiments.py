@@ -34,6 +34,7 @@ from alignpro.runs import (
     stage_seed,
     write_json,
 )
+from alignpro.sources import reference
 from alignpro.sources.endpoint import Endpoint
 from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response, Reward
@@ -345,12 +346,12 @@ class Cell:
         queries = policy.encode(prompter.messages(prompts))
         menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
         seed = stage_seed(self.seed, self.dataset, "warm start", "examples")
-        ppo.warm_start(policy, queries, menu, config.warm_start, seed, progress)
+        reference.warm_start(policy, queries, menu, config.warm_start, seed, progress)
         repeats = math.ceil(COVERAGE_SAMPLES * len(menu) / len(prompts))
         seed = stage_seed(self.seed, self.dataset, "warm start", "coverage")
-        coverage = ppo.menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
+        coverage = reference.menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
         write_json(self.run.folder / "coverage.json", coverage)
-        if rare := ppo.rarely_written(coverage):
+        if rare := reference.rarely_written(coverage):
             print(
                 f"after the warm start {coverage['off_menu']:.0%} of the suffixes are off the menu "
                 f"and these entries are hardly ever written: {', '.join(rare)}. PPO learns little "

@@ -15,6 +15,7 @@ from alignpro.config import SamplingConfig, WarmStartConfig
 from alignpro.fast.adapter import add_lora, centre_adapter
 from alignpro.generation import Policy
 from alignpro.runs import Run
+from alignpro.sources import reference
 
 SEEDS = range(10)
 STEPS, BATCH = 14, 72  # 1,008 calls
@@ -45,7 +46,7 @@ def learned(load_tiny, smoke, folder, seed, menu, prompts, reward) -> tuple[dict
     first = policy(model, seed)
     queries = first.encode(messages(prompts))
     config = WarmStartConfig("all", 40, 2 * len(menu), 2e-2)
-    ppo.warm_start(first, queries, menu, config, seed, progress=False)
+    reference.warm_start(first, queries, menu, config, seed, progress=False)
     second = policy(first.model.merge_and_unload().requires_grad_(False).eval(), seed + 100)
     centre_adapter(second.model, queries)
 
@@ -69,7 +70,7 @@ def learned(load_tiny, smoke, folder, seed, menu, prompts, reward) -> tuple[dict
     )
     run = Run(folder, smoke, "help", ("P1", "F1"), "toy", seed)
     ppo.Trainer(second, prompts, messages, score, config, run).train(progress=False)
-    coverage = ppo.menu_coverage(before, menu)
+    coverage = reference.menu_coverage(before, menu)
     return coverage, mean_reward(asked, before), mean_reward(*sampled(2))
 
 

@@ -20,6 +20,7 @@ from alignpro.fast.adapter import add_lora
 from alignpro.fast.logprobs import Batch
 from alignpro.generation import Policy
 from alignpro.runs import Run, RunError
+from alignpro.sources import reference
 from alignpro.texts import Response
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
@@ -389,7 +390,7 @@ def test_a_broken_kl_and_a_collapse_are_reported():
     seed=st.integers(0),
 )
 def test_rows_and_entries_of_a_warm_start_come_equally_often(rows, entries, count, seed):
-    pairs = ppo.balanced_pairs(rows, entries, count, seed)
+    pairs = reference.balanced_pairs(rows, entries, count, seed)
     assert pairs.shape == (count, 2)
     for column, size in enumerate((rows, entries)):
         for start in range(0, count, size):
@@ -399,15 +400,15 @@ def test_rows_and_entries_of_a_warm_start_come_equally_often(rows, entries, coun
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_row_of_the_cpu_presets_warm_start_meets_an_entry_twice(seed):
-    pairs = ppo.balanced_pairs(150, 18, 1440, seed).tolist()
+    pairs = reference.balanced_pairs(150, 18, 1440, seed).tolist()
     assert len({tuple(pair) for pair in pairs}) == 1440
-    assert pairs != ppo.balanced_pairs(150, 18, 1440, seed + 1).tolist()
+    assert pairs != reference.balanced_pairs(150, 18, 1440, seed + 1).tolist()
 
 
 def test_coverage_counts_what_is_written_and_names_what_is_not():
     outputs = ["a"] * 40 + ["b"] * 40 + ["c"] * 6 + ["a b"] * 14
-    coverage = ppo.menu_coverage(outputs, ["a", "b", "c", "d"])
+    coverage = reference.menu_coverage(outputs, ["a", "b", "c", "d"])
     assert coverage["samples"] == 100
     assert coverage["off_menu"] == pytest.approx(0.14)
     assert coverage["shares"] == {"a": 0.4, "b": 0.4, "c": 0.06, "d": 0.0}
-    assert ppo.rarely_written(coverage) == ["d"], "6 % is more than a fifth of a quarter"
+    assert reference.rarely_written(coverage) == ["d"], "6 % is more than a fifth of a quarter"

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForSequenceClassification
 
 from alignpro import models
-from alignpro.__main__ import main
+from alignpro.commands.main import main
 from alignpro.config import ModelSpec, SamplingConfig, load_preset
 from alignpro.fast.adapter import add_lora
 from alignpro.fast.logprobs import forward, make_batch, with_trunk

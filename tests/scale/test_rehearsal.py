@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignpro import devices, models
-from alignpro.__main__ import main
+from alignpro.commands.main import main
 from alignpro.config import ConfigError, ModelSpec, load_preset
 from alignpro.prompter import Prompter
 from alignpro.scale import rehearsal
