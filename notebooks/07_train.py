@@ -229,7 +229,9 @@ training.recipe_trials(trials);
 # By the rule, a change of one setting counts when it is larger than one standard error, paired by prompt:
 
 # %%
-pd.read_csv(RESULTS / "recipe" / "comparisons.csv").style.format(precision=3).hide(axis="index")
+from alignpro.report.html import text_table
+
+text_table(pd.read_csv(RESULTS / "recipe" / "comparisons.csv").round(3)).hide(axis="index")
 
 # %% [markdown]
 # So the rate stays constant, and it was doubled. With a rate that falls, this many calls leave the run
@@ -258,7 +260,6 @@ import random
 
 from alignpro.evaluation import evaluate, unchanged
 from alignpro.runs import stage_seed
-from alignpro.report.html import text_table
 
 drawn = random.Random(seed).sample(cell.prompts("test"), 3)
 rewriters = {"before": unchanged, "after": trained}
