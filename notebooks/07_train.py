@@ -100,7 +100,7 @@ kept = cell.run.folder / "coverage.json"  # absent where the preset has no warm 
 if kept.exists():
     coverage = json.loads(kept.read_text())
     shares = pd.Series({**coverage["shares"], "(not on the menu)": coverage["off_menu"]})
-    display(shares.rename("share").to_frame().style.format("{:.1%}"))
+    display(shares.map("{:.1%}".format).to_frame("share"))
 
 # %% [markdown]
 # The share of each suffix among rewrites of training prompts, before PPO. Where one is hardly ever
@@ -207,7 +207,7 @@ columns = {
     "clip_fraction": "clipped",
 }
 shown = trials.set_index(["trial", "seed"])[list(columns)].rename(columns=columns)
-shown.style.format(precision=3)
+shown.round(3)
 
 # %% [markdown]
 # One row per trial. "Minus constant" is the gain over the best constant suffix on the same prompts, with
