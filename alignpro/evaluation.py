@@ -80,9 +80,12 @@ def constant(suffix: str) -> Rewriter:
     return lambda prompts, seed: [f"{x} {suffix}".strip() for x in prompts]
 
 
-def per_kind(suffixes: dict[str, str]) -> Rewriter:
-    """One suffix for each kind of question. It is told the kind, which no prompter is."""
-    return lambda prompts, seed: [f"{x} {suffixes[x.kind]}".strip() for x in prompts]
+def per_kind(suffixes: dict[str, str], other: str = "") -> Rewriter:
+    """One suffix for each kind of question, and `other` for a kind that has none.
+
+    It is told the kind, which no prompter is.
+    """
+    return lambda prompts, seed: [f"{x} {suffixes.get(x.kind, other)}".strip() for x in prompts]
 
 
 def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Reward) -> Rewriter:

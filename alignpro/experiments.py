@@ -23,19 +23,19 @@ from alignpro.fast import linears
 from alignpro.fast.adapter import add_lora, centre_adapter, merge_adapter
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter
-from alignpro.rewards import rubric
+from alignpro.rewards import form_score, rubric
 from alignpro.runs import (
     RESULTS,
     STEP_PARTS,
     Run,
     atomic_write,
     function_name,
-    require,
     stage_seed,
     write_json,
 )
-from alignpro.sources import reference
+from alignpro.sources import prompter_folder, reference, room
 from alignpro.sources.endpoint import Endpoint
+from alignpro.sources.model_card import write_model_card
 from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response, Reward
 
@@ -70,9 +70,10 @@ class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
     `pair` names two roles of the preset (default: the preset's first pair). `reward` is any
-    function of prompts and responses (default: the preset's). `root` is the folder of all runs.
-    `gold`, a second reward, is written into the metrics and samples and never trained on. Raises
-    ConfigError for a dataset or a pair that the preset cannot serve.
+    function of prompts and responses (default: the preset's). `dataset` is a name, or the path of a
+    file of prompts (`sources.prompt_files`). `root` is the folder of all runs. `gold`, a second
+    reward, is written into the metrics and samples and never trained on. Raises ConfigError for a
+    dataset or a pair that the preset cannot serve.
     """
 
     trainer = ppo.Trainer
@@ -88,27 +89,32 @@ class Cell:
         gold: Reward | None = None,
     ):
         self.gold = gold
-        self.preset, self.dataset, self.seed = preset, dataset, seed
+        self.preset, self.source, self.seed = preset, str(dataset), seed
         self.reward = reward or preset_reward(preset)
         self.pair = tuple(pair or preset.architectures[0])
-        data.check_dataset(dataset, preset.data.hub)
+        data.check_dataset(self.source, preset.data.hub)
+        self.dataset = data.dataset_name(self.source)
         for role in self.pair:
             if role not in preset.models:
                 known = ", ".join(preset.models)
                 raise ConfigError(f"no role {role!r} in preset {preset.name!r}: use one of {known}")
         self.remote = preset.models[self.pair[1]].endpoint is not None
-        require(Path(root), DISK_NEEDED, models.memory_needed(preset, self.pair))
+        if data.is_file(self.source):  # what is missing must show before a warm start
+            asked = [x for split in data.SPLITS for x in self.prompts(split)]
+            if self.reward is rubric:
+                _ = [form_score(x, Response("")) for x in asked]  # raises for a kind of your own
+        room.require(Path(root), DISK_NEEDED, room.memory_needed(preset, self.pair))
         name = function_name(self.reward)
         self.process = devices.process()
         with self.process.main_process_first():
-            self.run = Run(root, preset, dataset, self.pair, "align-pro", seed, name)
-            self.oracle_run = Run(root, preset, dataset, self.pair[1:], "rlhf", seed, name)
+            self.run = Run(root, preset, self.dataset, self.pair, "align-pro", seed, name)
+            self.oracle_run = Run(root, preset, self.dataset, self.pair[1:], "rlhf", seed, name)
         self._frozen: Policy | Endpoint | None = None
 
     def prompts(self, split: str) -> list[Prompt]:
         """The prompts of `split`, as many as the preset says."""
         sizes = self.preset.data
-        return load_prompts(self.dataset, split, getattr(sizes, split), sizes.hub)
+        return load_prompts(self.source, split, getattr(sizes, split), sizes.hub)
 
     @property
     def frozen(self) -> Policy | Endpoint:
@@ -157,29 +163,40 @@ class Cell:
         return Prompter(policy, config.form)
 
     def train(self, progress: bool = True) -> Prompter:
-        """The trained prompter. Trains it, resumes its training, or loads it where it is done."""
+        """The trained prompter. Trains it, resumes its training, or loads it where it is done.
+
+        It is loaded from the folder `prompter` of its run, which holds all that it needs but its
+        base model: `Prompter.load` gives the same one anywhere.
+        """
         folder = self.run.folder / "prompter"
-        if self.run.finished:
+        if not self.run.finished:
+            self._fit_prompter(folder, progress)
+        self._describe()
+        return Prompter.load(folder, self.preset.models[self.pair[0]].source)
+
+    def _fit_prompter(self, folder: Path, progress: bool) -> None:
+        """The training of `train`. It frees its memory when it returns."""
+        if self.remote:
+            _ = self.frozen  # an unusable server must not cost a warm start first
+        with self.process.main_process_first():
             prompter = self.untrained(progress)
-        else:
-            if self.remote:
-                _ = self.frozen  # an unusable server must not cost a warm start first
-            with self.process.main_process_first():
-                prompter = self.untrained(progress)
-            if self.preset.prompter.lora_centred:
-                asked = prompter.messages(self.prompts("train"))
-                centre_adapter(prompter.policy.model, prompter.policy.encode(asked))
-            self._fit(
-                self.run,
-                self.preset.ppo,
-                prompter.policy,
-                prompter.messages,
-                self.score_rewrites(prompter),
-                lambda: prompter.save(folder),
-                progress,
-            )
-        prompter.policy.model.load_adapter(folder, "default", is_trainable=False)
-        return prompter
+        if self.preset.prompter.lora_centred:
+            asked = prompter.messages(self.prompts("train"))
+            centre_adapter(prompter.policy.model, prompter.policy.encode(asked))
+        config, spec = self.preset.prompter, self.preset.models[self.pair[0]]
+        start = self.run.folder / "warm_start" if config.warm_start.steps else None
+        self._fit(
+            self.run,
+            self.preset.ppo,
+            prompter.policy,
+            prompter.messages,
+            self.score_rewrites(prompter),
+            lambda: prompter_folder.write(
+                *(folder, prompter.policy, prompter.form, prompter.meta_prompt),
+                *(spec, config.lora_layers, start),
+            ),
+            progress,
+        )
 
     def train_oracle(self, progress: bool = True) -> Policy:
         """The RLHF oracle: the frozen LLM itself, fine-tuned by the same PPO on the same reward.
@@ -231,13 +248,20 @@ class Cell:
                 "Best constant suffix": evaluation.constant(best),
             }
             if by_kind:
-                rewriters[evaluation.TOLD_THE_KIND] = evaluation.per_kind(by_kind)
+                rewriters[evaluation.TOLD_THE_KIND] = evaluation.per_kind(by_kind, best)
             rewriters["Align-Pro"] = self._in_evaluation(self.train(progress))
             samples = self.preset.evaluation.samples
             return self._table(path.name, rewriters, self.frozen, "test", samples, progress)
 
         path = self.run.folder / "evaluation.parquet"
-        return evaluation.kept(path, make)
+        table = evaluation.kept(path, make)
+        self._describe()
+        return table
+
+    def _describe(self) -> None:
+        """Keep the run's card and a model card beside the trained prompter."""
+        if self.process.is_main_process and (self.run.folder / "prompter").exists():
+            write_model_card(self.run.folder, self.preset.evaluation.resamples)
 
     def evaluate_best_of(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of best-of-n over rewrites of ρ_sft: what choosing gains untrained.

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import GatedRepoError
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from alignpro.config import ModelSpec, Preset
+from alignpro.config import ModelSpec
 from alignpro.devices import device, dtype
 from alignpro.fast.linears import copy_head_input
 from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
-
-LIBRARIES = 1e9  # bytes of Python, PyTorch and the rubric's sentence encoder
-COPIES = 4  # of a minibatch's logits in float32: themselves, log-probabilities, two gradients
 
 # A progress bar belongs in a terminal, not on a page of the book.
 if not sys.stderr.isatty():
@@ -126,29 +116,3 @@ def location(spec: ModelSpec) -> str:
     if spec.source.startswith("tiny:"):
         return str(tiny_folder(spec.source.removeprefix("tiny:")))
     return spec.source.removeprefix("random:")
-
-
-def memory_needed(preset: Preset, pair: Sequence[str]) -> float:
-    """Return the bytes of RAM that training `pair` = (prompter, frozen LLM) takes, about.
-
-    On a CPU, all models are in RAM at once, with the logits of a minibatch. On a GPU, each model
-    passes through RAM alone. An endpoint needs nothing here. Computed from the models' configs.
-    Raises ModelError if one of them is unavailable.
-    """
-    loaded = [(AutoModelForCausalLM, preset.models[role]) for role in pair]
-    if preset.reward:
-        loaded.append((AutoModel, preset.models[preset.reward]))
-    here = [(auto, pretrained(AutoConfig, s)) for auto, s in loaded if s.endpoint is None]
-    with torch.device("meta"):  # shapes alone
-        shapes = [auto.from_config(config, dtype=dtype()) for auto, config in here]
-    weights = [sum(p.nbytes for p in model.parameters()) for model in shapes]
-    if device().type == "cuda":
-        return LIBRARIES + max(weights)
-    tokens = max(preset.prompter.max_new_tokens, preset.frozen.max_new_tokens)
-    logits = (
-        4
-        * preset.ppo.minibatch_size
-        * tokens
-        * max(config.get_text_config().vocab_size for _, config in here)
-    )
-    return LIBRARIES + sum(weights) + COPIES * logits

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import re
+import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,17 +13,37 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from alignpro.generation import Policy
+from alignpro.sources import prompter_folder
 from alignpro.texts import META_PROMPT, Response
 
 
 class Prompter:
     """Rewrites prompts with a policy.
 
-    `form` is "suffix", which keeps x and adds an instruction to it, or "rewrite".
+    `form` is "suffix", which keeps x and adds an instruction to it, or "rewrite". `meta_prompt` is
+    by default the project's own for that form. `folder` is where a trained prompter is kept.
     """
 
-    def __init__(self, policy: Policy, form: str):
+    folder: Path | None = None
+
+    def __init__(self, policy: Policy, form: str, meta_prompt: str | None = None):
         self.policy, self.form = policy, form
+        self.meta_prompt = meta_prompt or META_PROMPT[form]
+
+    @classmethod
+    def load(cls, folder: str | Path, base: str | None = None) -> Prompter:
+        """Load a trained prompter: on a CPU of the same kind, it gives what it gave in its run.
+
+        folder: what `Cell.train` keeps or `save` has written, at any place; or its id on the Hub.
+        base: where the base model is now, a Hub id or a folder; by default where it was then.
+
+        Raises ModelError if the folder holds no prompter, or if the base model is unavailable or
+        another than the one it was trained on.
+        """
+        folder, policy, facts = prompter_folder.read(folder, base)
+        prompter = cls(policy, facts.form, facts.meta_prompt)
+        prompter.folder = folder
+        return prompter
 
     def messages(self, prompts: Sequence[str]) -> list[list[dict]]:
         """What the prompter is asked for each x: the meta-prompt, then x as the user's message.
@@ -28,18 +51,19 @@ class Prompter:
         Where the chat template has no system role, as Gemma's, the user's message begins with the
         meta-prompt.
         """
-        meta = META_PROMPT[self.form]
         if not self._has_system_role:
-            return [[{"role": "user", "content": f"{meta}\n\n{x}"}] for x in prompts]
-        ask = {"role": "system", "content": meta}
+            return [[{"role": "user", "content": f"{self.meta_prompt}\n\n{x}"}] for x in prompts]
+        ask = {"role": "system", "content": self.meta_prompt}
         return [[ask, {"role": "user", "content": str(x)}] for x in prompts]
 
     @cached_property
     def _has_system_role(self) -> bool:
-        meta = META_PROMPT[self.form]
-        chat = [{"role": "system", "content": meta}, {"role": "user", "content": "x"}]
+        meta = {"role": "system", "content": self.meta_prompt}
+        chat = [meta, {"role": "user", "content": "x"}]
         try:  # some templates raise, others drop the message
-            return meta in self.policy.tokenizer.apply_chat_template(chat, tokenize=False)
+            return self.meta_prompt in self.policy.tokenizer.apply_chat_template(
+                chat, tokenize=False
+            )
         except TemplateError:
             return False
 
@@ -58,7 +82,24 @@ class Prompter:
         """One rewrite x' ~ ρ(·|x) for each prompt x."""
         return self.rewritten(prompts, self.propose(prompts, seed))
 
-    def save(self, folder: Path) -> None:
-        """Save the adapter (safetensors) and the tokenizer; the base model is not copied."""
-        self.policy.model.save_pretrained(folder, safe_serialization=True)
-        self.policy.tokenizer.save_pretrained(folder)
+    def rewrite(self, prompts: Sequence[str], seed: int | None = None) -> list[str]:
+        """One rewrite x' for each prompt x: the greedy one, or with a `seed` one drawn from ρ."""
+        if isinstance(prompts, str):
+            raise TypeError("rewrite takes a list of prompts: put the single one in a list")
+        if seed is not None:
+            return self(prompts, seed)
+        policy = copy.copy(self.policy)
+        policy.sampling = dataclasses.replace(policy.sampling, temperature=0.0)
+        return self.rewritten(prompts, policy.generate(self.messages(prompts), seed=0))
+
+    def save(self, folder: str | Path) -> None:
+        """Copy a trained prompter, with its cards, to `folder`, which must not exist yet."""
+        shutil.copytree(self.folder, folder)
+
+    def push_to_hub(self, repository: str, private: bool = True) -> str:
+        """Upload a trained prompter, with its cards, to the Hub. Returns the commit's address.
+
+        `repository` is OWNER/NAME. If it is new, `private` hides it from others. Log in before, by
+        `hf auth login`.
+        """
+        return prompter_folder.push(self.folder, repository, private)

@@ -52,7 +52,8 @@ def form_score(prompt: Prompt, response: Response) -> float:
         return min(reasons, 3) / 3
     if kind == "yesno":
         return float(bool(re.match(r"\W*(yes|no)\b", response, re.IGNORECASE)))
-    raise ValueError(f"the rubric needs a prompt's kind ({', '.join(KINDS)}), got {kind!r}")
+    needed = f"the rubric needs a prompt's kind ({', '.join(KINDS)}), got {kind!r}"
+    raise ValueError(f"{needed}. Give your own reward for prompts of other kinds")
 
 
 def complete_sentences(response: Response) -> int:

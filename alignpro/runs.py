@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -226,22 +225,3 @@ class Run:
 
 def _jsonl(rows: Iterable[dict]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def require(folder: Path, disk: float, memory: float) -> None:
-    """Raise RunError if fewer than `disk` bytes are free at `folder`, or `memory` bytes of RAM."""
-    import psutil
-
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < disk:
-        raise RunError(
-            f"this run needs {disk / 1e9:.1f} GB on the disk of {folder}, {free / 1e9:.1f} GB are "
-            "free: make room, or point `runs` elsewhere"
-        )
-    available = psutil.virtual_memory().available
-    if available < memory:
-        raise RunError(
-            f"this run needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
-            "free: close other programs, or take a smaller preset"
-        )

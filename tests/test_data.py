@@ -94,7 +94,7 @@ def test_only_a_line_feed_ends_a_row(tmp_path, inside):
         ("{", "mine.jsonl:2: not JSON"),
         ('{"prompt": " ", "split": "train"}', "mine.jsonl:2: `prompt` must be a non-empty text"),
         ('{"prompt": "Hi there", "split": "dev"}', "mine.jsonl:2: `split` must be one of"),
-        ('{"prompt": "Hi", "split": "test", "kind": "x"}', "mine.jsonl:2: `kind` must be one of"),
+        ('{"prompt": "Hi", "split": "test", "kind": 5}', "mine.jsonl:2: `kind` must be a word"),
         ('{"prompt": "what IS  tea?", "split": "test"}', "the same prompt is on line 1"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignpro import devices
 from alignpro.config import PRESETS, ConfigError, ModelSpec
 from alignpro.evaluation import RewardError
 from alignpro.experiments import Cell, reproduce
 from alignpro.fast.logprobs import forward, make_batch
 from alignpro.models import load
+from alignpro.prompter import Prompter
 from alignpro.report.kept_runs import (
     matrix_cards,
     matrix_metrics,
@@ -28,7 +33,8 @@ from alignpro.report.kept_runs import (
     matrix_table,
     reference_tables,
 )
-from alignpro.sources.weights import ModelError
+from alignpro.sources.weights import ModelError, smollm2_folder
+from alignpro.statistics import paired_gain
 
 CONFIGURATIONS = [
     "No Fine-Tuning",
@@ -212,6 +218,30 @@ def test_a_trained_prompter_is_loaded_and_not_trained_again(quick, tmp_path, mon
     assert again(cell.prompts("test"), seed=5) == first
 
 
+def test_what_training_keeps_is_the_trained_prompter_with_its_cards(quick, tmp_path):
+    """Copied away, without its run, it gives the cell's tokens; the model card has the gain."""
+    cell = Cell(quick, "help", 0, root=tmp_path / "runs")
+    trained, prompts = cell.train(progress=False), cell.prompts("test")
+    card = (trained.folder / "README.md").read_text()
+    assert "no held-out evaluation" in card and "| frozen LLM | `tiny:llama` |" in card
+    table = cell.evaluate(progress=False)
+    trained.save(tmp_path / "mine")
+    with pytest.raises(FileExistsError):
+        trained.save(tmp_path / "mine")
+    expected = [trained.rewrite(prompts), trained.rewrite(prompts, seed=3)]
+    shutil.rmtree(tmp_path / "runs")
+    mine = Prompter.load(tmp_path / "mine")
+    assert [mine.rewrite(prompts), mine.rewrite(prompts, seed=3)] == expected
+    assert json.loads((tmp_path / "mine" / "card.json").read_text())["reward"] == "rubric"
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for base in ("No Fine-Tuning", "Best constant suffix"):
+        gain = paired_gain(table, "Align-Pro", base, quick.evaluation.resamples)
+        row = f"| {base} | {gain['gain']:+.3f} | [{gain['low']:+.3f}, {gain['high']:+.3f}] |"
+        assert row in card
+    assert f"on {quick.data.test} prompts" in card and "no held-out evaluation" not in card
+    assert str(tmp_path) not in card
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_alike(tmp_path):
     """SIGKILL at random moments; the same command, given again, ends with the same results."""
@@ -318,6 +348,33 @@ def test_smollm2_answers_in_english_and_is_trained_for_a_step(smoke, tmp_path):
     assert any("Paris" in y for y in answers), answers
     scores = [row["objective/scores"] for row in cell.run.read("metrics.jsonl")]
     assert len(scores) == 1 and np.isfinite(scores[0])
+    trained.save(tmp_path / "mine")
+    prompts = cell.prompts("test")[:4]
+    mine = Prompter.load(tmp_path / "mine")
+    assert mine.rewrite(prompts, seed=0) == trained(prompts, seed=0)
+    assert mine.rewrite(prompts) == trained.rewrite(prompts)
+    peft_alone = greedily_by_peft_alone(tmp_path / "mine", smollm2_folder(), prompts)
+    assert trained.rewritten(prompts, peft_alone) == mine.rewrite(prompts)
+
+
+def greedily_by_peft_alone(folder, base, prompts):
+    """The outputs of a kept prompter, by `transformers` and `peft`, one prompt at a time."""
+    facts = json.loads((folder / "prompter.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=devices.dtype())
+    model, tokenizer = (
+        PeftModel.from_pretrained(model, folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    outputs = []
+    for prompt in prompts:
+        chat = [{"role": "system", "content": facts["meta_prompt"]}]
+        chat += [{"role": "user", "content": str(prompt)}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+        length = facts["sampling"]["max_new_tokens"]
+        out = model.generate(**ids, do_sample=False, max_new_tokens=length)
+        new = out[0, ids["input_ids"].shape[1] :]
+        outputs.append(tokenizer.decode(new, skip_special_tokens=True))
+    return outputs
 
 
 def test_a_prompter_trained_in_few_bits_is_loaded_as_it_was_trained(quick, tmp_path, few_bits_cpu):

@@ -149,12 +149,16 @@ ALLOWED = {
         *("report", "figures"),
     },
 }
-# The command line starts from the core, and a warm start trains a policy. A reward model is loaded
-# as every model is. Two modules of the theory measure a sampled model.
+# The command line starts from the core, and a warm start trains a policy. Reward models and trained
+# prompters are loaded as every model is. A model card has intervals, and a run needs its models'
+# memory. Two modules of the theory measure a sampled model.
 ALLOWED_BY_MODULE = {
     "core/__main__": {"commands"},
     "sources/reference": {"core/generation", "fast"},
     "sources/reward_model": {"core/devices", "core/models"},
+    "sources/prompter_folder": {"core/models", "core/generation", "fast"},
+    "sources/model_card": {"core/statistics"},
+    "sources/room": {"core/devices", "core/models"},
     "theory/from_samples": {"core/statistics"},
     "theory/next_token": {"core/config", "core/generation", "fast"},
 }

@@ -27,6 +27,7 @@ from alignpro.models import ModelError
 from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.learn import learn_reward
 from alignpro.scale.step_costs import PlanError, architecture
+from alignpro.sources import room
 
 INT8 = ModelSpec("tiny:llama", int8=True)
 
@@ -317,11 +318,11 @@ def test_the_memory_asked_for_follows_from_the_models(smoke, monkeypatch):
     monkeypatch.setattr(models, "dtype", lambda: torch.float32)
     cpu = load_preset("cpu")
     logits = 4 * cpu.ppo.minibatch_size * cpu.frozen.max_new_tokens * 49_152
-    expected = models.LIBRARIES + 2 * 4 * 134_515_008 + models.COPIES * logits
-    assert models.memory_needed(cpu, ("P1", "F1")) == expected
+    expected = room.LIBRARIES + 2 * 4 * 134_515_008 + room.COPIES * logits
+    assert room.memory_needed(cpu, ("P1", "F1")) == expected
     remote = {**cpu.models, "F1": ModelSpec("m", endpoint="http://localhost/v1")}
-    alone = models.memory_needed(dataclasses.replace(cpu, models=remote), ("P1", "F1"))
+    alone = room.memory_needed(dataclasses.replace(cpu, models=remote), ("P1", "F1"))
     assert alone == expected - 4 * 134_515_008
-    assert models.memory_needed(smoke, ("P1", "F1")) < 1.1 * models.LIBRARIES
+    assert room.memory_needed(smoke, ("P1", "F1")) < 1.1 * room.LIBRARIES
     judged = dataclasses.replace(smoke, reward="F2")
-    assert models.memory_needed(judged, ("P1", "F1")) > models.memory_needed(smoke, ("P1", "F1"))
+    assert room.memory_needed(judged, ("P1", "F1")) > room.memory_needed(smoke, ("P1", "F1"))

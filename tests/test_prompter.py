@@ -1,20 +1,36 @@
 """The prompter: what it is asked, what it may change, and how it is kept."""
 
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from model_hub import hub
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
 from sklearn.decomposition import PCA
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignpro.config import ModelSpec, SamplingConfig
 from alignpro.data import load_prompts
 from alignpro.fast.adapter import (
     adapter_inputs,
     adapter_similarity,
     add_lora,
     centre_adapter,
+    load_adapter,
     merge_adapter,
+    save_folded,
 )
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter
+from alignpro.sources.prompter_folder import write
+from alignpro.sources.weights import ModelError, tiny_folder
 from alignpro.texts import BEST_SUFFIXES, META_PROMPT, NEUTRAL_MENU
 
 
@@ -116,23 +132,209 @@ def without(directions, mean):
     return directions - torch.outer(directions @ mean, mean) / (mean @ mean)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_saved_prompter_comes_back_as_plain_files(
-    load_tiny, smoke, greedy, tmp_path, architecture
-):
-    model, tokenizer = load_tiny(architecture)
-    adapted = add_lora(model, smoke.prompter, seed=0)
+def with_noise(model, seed):
+    """`model` with an adapter that does something, as after training."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in adapted.parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.3)
-    prompter = Prompter(Policy(adapted, tokenizer, greedy), "suffix")
-    prompts = load_prompts("help", "test", 5)
-    written = prompter(prompts, seed=0)
-    prompter.save(tmp_path / "prompter")
-    names = {p.name for p in (tmp_path / "prompter").iterdir()}
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+@pytest.fixture
+def keep_trained(smoke, load_tiny, tmp_path, monkeypatch):
+    """A function that makes a prompter as training does, keeps it, and returns (it, its folder).
+
+    A warm start is merged into the base model, which then gets a second adapter. All in float32.
+    """
+    monkeypatch.setattr("alignpro.models.dtype", lambda: torch.float32)
+    sampling = SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=12)
+
+    def make(architecture, form="suffix"):
+        warm_start, folder = tmp_path / "warm_start", tmp_path / "prompter"
+        model, tokenizer = load_tiny(architecture)
+        with_noise(add_lora(model, smoke.prompter, seed=1), 1).save_pretrained(warm_start)
+        merged = merge_adapter(load_tiny(architecture)[0], warm_start)
+        model = with_noise(add_lora(merged, smoke.prompter, seed=2), 2)
+        prompter = Prompter(Policy(model, tokenizer, sampling), form)
+        spec = ModelSpec(f"tiny:{architecture}")
+        said = (form, prompter.meta_prompt)
+        write(folder, prompter.policy, *said, spec, smoke.prompter.lora_layers, warm_start)
+        return prompter, folder
+
+    return make
+
+
+def greedily(prompter, prompts):
+    """What `prompter` itself writes for each prompt, the likeliest token at each place."""
+    sampling = dataclasses.replace(prompter.policy.sampling, temperature=0.0)
+    policy = Policy(prompter.policy.model, prompter.policy.tokenizer, sampling)
+    return policy.generate(prompter.messages(prompts), seed=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_kept_prompter_gives_the_trained_ones_tokens_anywhere(
+    keep_trained, tmp_path, architecture
+):
+    trained, folder = keep_trained(architecture)
+    names = {p.name for p in folder.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= names
-    assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl", ".py"))]
-    merged = merge_adapter(load_tiny(architecture)[0], tmp_path / "prompter")
-    again = Prompter(Policy(merged, tokenizer, greedy), "suffix")
-    assert again(prompts, seed=0) == written
+    assert {Path(name).suffix for name in names} == {".safetensors", ".json"}
+    assert str(tmp_path) not in (folder / "adapter_config.json").read_text()
+    loaded = Prompter.load(folder.rename(tmp_path / "elsewhere"))
+    assert loaded.form == "suffix" and not [p for p in loaded.policy.model.parameters()
+                                            if p.requires_grad]  # fmt: skip
+    prompts = load_prompts("help", "test", 8)
+    tokens = [y.token_ids for y in trained.propose(prompts, seed=5)]
+    assert [y.token_ids for y in loaded.propose(prompts, seed=5)] == tokens
+    assert loaded.rewrite(prompts, seed=5) == trained(prompts, seed=5)
+    assert loaded.rewrite(prompts) == trained.rewritten(prompts, greedily(trained, prompts))
+    assert loaded.rewrite(prompts) != loaded.rewrite(prompts, seed=5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_plain_peft_gives_the_same_tokens(keep_trained, architecture):
+    """With `transformers` and `peft` alone, as by a reader who does not know this project."""
+    trained, folder = keep_trained(architecture)
+    facts = json.loads((folder / "prompter.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder(architecture), dtype=torch.float32)
+    model, tokenizer = (
+        PeftModel.from_pretrained(base, folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    prompts = load_prompts("help", "test", 8)
+    for prompt, written in zip(prompts, greedily(trained, prompts)):
+        chat = [
+            {"role": "system", "content": facts["meta_prompt"]},
+            {"role": "user", "content": str(prompt)},
+        ]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+        out = model.generate(**ids, do_sample=False, max_new_tokens=12)
+        assert out[0, ids["input_ids"].shape[1] :].tolist() == list(written.token_ids)
+
+
+def test_the_warm_start_is_folded_in_exactly(keep_trained, smoke, tmp_path):
+    """The product of the kept maps is the sum of both adapters' products, map by map."""
+    trained, folder = keep_trained("qwen2")
+    first, both = (load_file(tmp_path / f / "adapter_model.safetensors") for f in
+                   ("warm_start", "prompter"))  # fmt: skip
+    own = get_peft_model_state_dict(trained.policy.model)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["r"] == 2 * smoke.prompter.lora_rank and config["lora_alpha"] == 2 * config["r"]
+    assert config["base_model_name_or_path"] == "tiny:qwen2"
+    for name in filter(lambda n: "lora_A" in n, both):
+        parts = [p[name.replace("lora_A", "lora_B")] @ p[name] for p in (first, own, both)]
+        torch.testing.assert_close(parts[0] + parts[1], parts[2])
+
+
+def test_adapters_of_other_scales_are_folded_in_too(load_tiny, smoke, tmp_path):
+    """The second adapter's scale is 2; the first one's becomes 3."""
+    model, _ = load_tiny("llama")
+    with_noise(add_lora(model, smoke.prompter, seed=1), 1).save_pretrained(tmp_path / "first")
+    config = json.loads((tmp_path / "first" / "adapter_config.json").read_text())
+    (tmp_path / "first" / "adapter_config.json").write_text(
+        json.dumps(config | {"lora_alpha": 3 * config["r"]})
+    )
+    merged = merge_adapter(load_tiny("llama")[0], tmp_path / "first")
+    wider = dataclasses.replace(smoke.prompter, lora_rank=3)
+    both = with_noise(add_lora(merged, wider, seed=2), 2)
+    save_folded(both, tmp_path / "both", "base", None, tmp_path / "first")
+    again = load_adapter(load_tiny("llama")[0], tmp_path / "both")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(again(ids).logits, both(ids).logits)
+
+
+def test_another_base_model_is_refused(keep_trained, load_tiny, tmp_path):
+    _, folder = keep_trained("llama")
+    prompts = load_prompts("help", "test", 3)
+    model, tokenizer = load_tiny("llama")
+    model.save_pretrained(tmp_path / "copy", max_shard_size="20KB")
+    tokenizer.save_pretrained(tmp_path / "copy")
+    assert len(list((tmp_path / "copy").glob("*.safetensors"))) > 1
+    same = Prompter.load(folder, base=str(tmp_path / "copy"))
+    assert same.rewrite(prompts) == Prompter.load(folder).rewrite(prompts)
+    next(model.parameters()).data[0, 0] += 1
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="other' is not the model .* trained on, 'tiny:llama'"):
+        Prompter.load(folder, base=str(tmp_path / "other"))
+    with pytest.raises(ModelError, match="pass its place as `base`"):
+        Prompter.load(folder, base=str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_prompter_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="holds no trained prompter: prompter.json: .*No such"):
+        Prompter.load(tmp_path)
+    (tmp_path / "prompter.json").write_text('{"form": "poem"}')
+    with pytest.raises(ModelError, match="holds no trained prompter: prompter.json: .*form"):
+        Prompter.load(tmp_path)
+
+
+def test_a_single_prompt_is_no_list_of_prompts():
+    with pytest.raises(TypeError, match="put the single one in a list"):
+        Prompter(policy=None, form="suffix").rewrite("Why?")
+
+
+ALONE = """
+import sys
+for name in ("datasets", "trl", "openai", "sentence_transformers", "scipy", "pandas", "pyarrow",
+             "seaborn", "matplotlib", "gguf", "sklearn"):
+    sys.modules[name] = None
+import torch
+from alignpro import models
+from alignpro.prompter import Prompter
+models.dtype = lambda: torch.float32
+print(Prompter.load(sys.argv[1]).rewrite(["What is tea?"]) == [sys.argv[2]])
+"""
+
+
+def test_a_prompter_needs_torch_transformers_and_peft_alone(keep_trained):
+    _, folder = keep_trained("qwen2")
+    expected = Prompter.load(folder).rewrite(["What is tea?"])
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(folder), *expected],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
+PUSHED = """
+import json, sys, torch
+from alignpro import models
+from alignpro.prompter import Prompter
+from alignpro.sources.prompter_folder import write
+from alignpro.sources.weights import ModelError
+models.dtype = lambda: torch.float32
+print(Prompter.load(sys.argv[1]).push_to_hub("me/mine"))
+print(json.dumps(Prompter.load("me/mine").rewrite(["What is tea?"])))
+try:
+    Prompter.load("me/none")
+except ModelError as error:
+    print(error)
+"""
+
+
+def test_a_prompter_goes_to_the_hub_and_comes_back(keep_trained, tmp_path):
+    _, folder = keep_trained("phi3")
+    (tmp_path / "uploads").mkdir()
+    repositories = {}
+    with hub(repositories, tmp_path / "uploads") as url:
+        done = subprocess.run(
+            [sys.executable, "-c", PUSHED, str(folder)],
+            env=os.environ
+            | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_x"}
+            | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    address, rewrites, refused = done.stdout.splitlines()[-3:]
+    ((commit, uploaded),) = repositories["me/mine"].items()
+    assert address.endswith(f"me/mine/commit/{commit}")
+    assert {p.name for p in uploaded.iterdir()} == {p.name for p in folder.iterdir()}
+    assert all((uploaded / p.name).read_bytes() == p.read_bytes() for p in folder.iterdir())
+    assert json.loads(rewrites) == Prompter.load(folder).rewrite(["What is tea?"])
+    assert refused.startswith("me/none is no folder, nor available on the Hub: ")

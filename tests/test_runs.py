@@ -9,8 +9,9 @@ import torch
 
 from alignpro import runs
 from alignpro.rewards import rubric
-from alignpro.runs import Run, RunError, atomic_write, function_name, require, stage_seed
+from alignpro.runs import Run, RunError, atomic_write, function_name, stage_seed
 from alignpro.sources import provenance
+from alignpro.sources.room import require
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ all of them: centring takes it out. `queries` are token ids of prompts.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from alignpro.config import PrompterConfig
 
@@ -49,6 +51,45 @@ def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftM
 def merge_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
     """`model` with the adapter in `folder` merged into its weights."""
     return PeftModel.from_pretrained(model, folder).merge_and_unload().requires_grad_(False).eval()
+
+
+def save_folded(
+    model: PeftModel, folder: Path, base: str, revision: str | None, start: Path | None
+) -> None:
+    """Save in `folder` one adapter that does to the base model what `model` does to it.
+
+    base, revision: the base model's name and commit, for adapter_config.json.
+    start: the folder of the adapter that was merged into the base before `model` got its own, or
+        None. It must be on the same maps.
+
+    The two sum to one adapter whose rank is the sum of theirs:
+    s₀ B₀ A₀ + s B A = s [s₀/s B₀, B] [A₀; A]. The sum is exact: no product is rounded here, as it
+    is when an adapter is merged into the weights.
+    """
+    config = copy.copy(model.peft_config["default"])
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if start is not None:
+        first = LoraConfig.from_pretrained(start)
+        scale = first.lora_alpha / first.r / (config.lora_alpha / config.r)
+        before = load_file(start / "adapter_model.safetensors")
+        for name, own in state.items():
+            older = before[name].to(own)
+            parts = [older, own] if "lora_A" in name else [scale * older, own]
+            state[name] = torch.cat(parts, dim=0 if "lora_A" in name else 1)
+        config.lora_alpha = config.lora_alpha / config.r * (config.r + first.r)
+        config.r += first.r
+    config.base_model_name_or_path, config.revision = base, revision
+    config.inference_mode = True
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_adapter(model: torch.nn.Module, folder: Path) -> PeftModel:
+    """`model` with the adapter in `folder` beside its weights, which do not change."""
+    # An adapter that can be trained stays in float32 when `to_bf16` rounds what cannot.
+    return PeftModel.from_pretrained(model, folder, is_trainable=True).eval()
 
 
 @torch.no_grad()

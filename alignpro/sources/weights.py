@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 from platformdirs import user_cache_dir
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from alignpro.runs import atomic_write, write_json
@@ -46,17 +48,19 @@ def smollm2_folder() -> Path:
             f"`source: {SMOLLM2_HUB}` in the preset."
         )
     gguf = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
-    digest = _sha256(gguf)
+    digest = _package_sha256(gguf)
     target = cache_folder() / f"smollm2-135m-instruct-{digest[:16]}"
     if not target.exists():
         _convert_gguf(gguf, digest, target)
     return target
 
 
-@cache
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_package_sha256 = cache(_sha256)  # a package's file does not change within a process
 
 
 def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
@@ -153,6 +157,38 @@ def tiny_folder(architecture: str) -> Path:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     return target
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of the weights that `transformers` loads from `folder`.
+
+    It is taken over each tensor's name, type, shape and bytes. The same weights in another place,
+    or in another number of files, have the same hash. Weights that are not in safetensors are
+    hashed as files. A folder without weights, which `random:` needs, has the hash of its config.
+    """
+    parts = {}
+    for path in _weight_files(folder):
+        if path.suffix != ".safetensors":
+            parts[path.name] = _sha256(path)
+            continue
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():
+                tensor = file.get_tensor(name)
+                found = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy())
+                parts[name] = [str(tensor.dtype), list(tensor.shape), found.hexdigest()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that `transformers` reads, in its order of preference."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).exists():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            weights = json.loads(index.read_text())["weight_map"]
+            return [folder / shard for shard in sorted(set(weights.values()))]
+    return [folder / "config.json"]
 
 
 def random_model(
