@@ -7,6 +7,7 @@ import pytest
 import torch
 from checkpoints import FEATURES, save_language_model, save_reward_model
 from conftest import ARCHITECTURES
+from greedy import check_greedy
 from jinja2 import TemplateError
 from safetensors.torch import load_file
 
@@ -36,16 +37,7 @@ def checkpoints(tmp_path_factory):
 def test_greedy_output_is_that_of_transformers(checkpoints, greedy, architecture):
     """Also with scaled positions, a sliding window, one key-value head, and tied embeddings."""
     model, tokenizer = models.load(checkpoints[architecture])
-    ours = Policy(model.float(), tokenizer, greedy).generate(PROMPTS, seed=0)
-    for prompt, response in zip(PROMPTS, ours):
-        inputs = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
-        )
-        whole = model.generate(**inputs, do_sample=False, max_new_tokens=greedy.max_new_tokens)
-        assert list(response.token_ids) == whole[0, inputs["input_ids"].shape[1] :].tolist()
+    check_greedy(model.float(), tokenizer, greedy, PROMPTS)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

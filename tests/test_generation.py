@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from greedy import check_greedy
 from scipy.stats import chisquare
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
@@ -19,16 +20,7 @@ PROMPTS = ["How do I boil an egg?", "Why?", "Tea or coffee, on a long cold winte
 def test_greedy_output_is_that_of_transformers(load_tiny, greedy, architecture):
     """Shared prefix, growing cache and dropped rows change no token, in any architecture."""
     model, tokenizer = load_tiny(architecture)
-    ours = Policy(model, tokenizer, greedy).generate(PROMPTS, seed=0)
-    for prompt, response in zip(PROMPTS, ours):
-        inputs = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
-        )
-        whole = model.generate(**inputs, do_sample=False, max_new_tokens=greedy.max_new_tokens)
-        assert list(response.token_ids) == whole[0, inputs["input_ids"].shape[1] :].tolist()
+    check_greedy(model, tokenizer, greedy, PROMPTS)
 
 
 @pytest.mark.parametrize(
