@@ -338,3 +338,16 @@ def test_a_prompter_goes_to_the_hub_and_comes_back(keep_trained, tmp_path):
     assert all((uploaded / p.name).read_bytes() == p.read_bytes() for p in folder.iterdir())
     assert json.loads(rewrites) == Prompter.load(folder).rewrite(["What is tea?"])
     assert refused.startswith("me/none is no folder, nor available on the Hub: ")
+
+
+def test_the_readmes_lines_run_as_printed(keep_trained, tmp_path, monkeypatch, capsys):
+    _, folder = keep_trained("llama")
+    folder.rename(tmp_path / "my-prompter")
+    readme = Path(__file__).parents[1] / "README.md"
+    section = readme.read_text().split("## Use a trained prompter")[1]
+    lines = section.split("```python\n")[1].split("```")[0]
+    assert len([line for line in lines.splitlines() if line]) <= 5
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert "How do I boil an egg?" in capsys.readouterr().out
+    assert (tmp_path / "copy-of-my-prompter" / "adapter_model.safetensors").exists()

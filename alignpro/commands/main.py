@@ -18,7 +18,11 @@ def main() -> int:
     commands = parser.add_subparsers(required=True)
     command = _command(commands, "reproduce", _reproduce, "train and evaluate a preset's cells")
     only = {"action": "append", "help": "run only this one; may be given several times"}
-    command.add_argument("--dataset", **only)
+    text = (
+        "run only this one: a name, or a JSONL, JSON, CSV or Parquet file with a column `prompt` "
+        "and, if you like, `split` and `kind`; may be given several times"
+    )
+    command.add_argument("--dataset", **only | {"help": text})
     command.add_argument("--seed", type=int, **only)
     _add_folders(command)
     command = _command(
