@@ -36,6 +36,11 @@ def load(
     process's device. Raises ModelError if the source is unavailable, with the ways to get it, or if
     it is a checkpoint of another kind of model.
     """
+    if (Path(location(spec)) / "adapter_config.json").exists():
+        raise ModelError(
+            f"{spec.source!r} is an adapter, not a model. `Prompter.load` loads trained prompters. "
+            "To train on top of one, merge it into its base model first (peft: `merge_and_unload`)"
+        )
     random, precision = spec.source.startswith("random:"), precision or dtype()
     # AutoTokenizer reads any tokenizer of a Qwen2 as Qwen2's own.
     tokenizer = pretrained(PreTrainedTokenizerFast if random else AutoTokenizer, spec)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignpro import models
 from alignpro.config import ModelSpec, SamplingConfig
 from alignpro.data import load_prompts
 from alignpro.fast.adapter import (
@@ -269,6 +270,13 @@ def test_a_folder_without_a_prompter_is_refused(tmp_path):
     (tmp_path / "prompter.json").write_text('{"form": "poem"}')
     with pytest.raises(ModelError, match="holds no trained prompter: prompter.json: .*form"):
         Prompter.load(tmp_path)
+
+
+def test_a_prompter_is_no_base_model(keep_trained):
+    """`transformers` would load it, and the reference of PPO would then lack the adapter."""
+    _, folder = keep_trained("llama")
+    with pytest.raises(ModelError, match="prompter' is an adapter, not a model"):
+        models.load(ModelSpec(str(folder)))
 
 
 def test_a_single_prompt_is_no_list_of_prompts():
