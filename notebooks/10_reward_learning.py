@@ -78,8 +78,8 @@ print(f"commit {study.card['commit']}, {study.card['hardware']['cpu']}")
 # ## Pairs
 #
 # The frozen LLM answers each training prompt several times. Each time the prompt ends with an
-# instruction drawn from the neutral menu, or with none: this is what the untrained prompter ρ_sft would
-# send. Two answers to one prompt make a pair. The label is drawn at random. Under Bradley–Terry, the
+# instruction drawn from the neutral menu, or with none: a prompter that is warm-started on this menu would
+# send the same. Two answers to one prompt make a pair. The label is drawn at random. Under Bradley–Terry, the
 # first answer is preferred with probability
 #
 # $$P(\text{first preferred}) = \sigma\!\left(\frac{r^*(x, y_1) - r^*(x, y_2)}{s}\right).$$

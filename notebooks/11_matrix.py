@@ -21,6 +21,10 @@
 #
 # Nothing is trained on this page. It reads the repository's `results/`, where each run keeps its
 # configuration, versions, commit, hardware and every generated text. `make reproduce` adds to them.
+#
+# The kept runs of the `cpu` preset used an earlier recipe: a warm start on a menu of 12 suffixes, and a
+# learning rate that falls to 0. The [page on training](07_train.ipynb) trains the recipe of today and shows
+# the study that led to it.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.

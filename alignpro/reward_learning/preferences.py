@@ -24,7 +24,7 @@ class PreferenceError(ValueError):
 
 
 def menu_suffixes(prompts: Sequence[Prompt], seed: int) -> list[str]:
-    """Each prompt with a random entry of the neutral menu, or with nothing, as ρ_sft would send it.
+    """Each prompt with a random entry of the neutral menu, or with nothing.
 
     A reward model should see answers like those that a prompter causes. And two answers to
     different instructions differ in more than their noise.
