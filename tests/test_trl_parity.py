@@ -38,6 +38,7 @@ PROMPTS = [
 LENGTH = 6
 # Large steps and narrow clips: a parity of terms that are never active would prove nothing.
 NUMBERS = {
+    "lr_scheduler_type": "linear",  # TRL has no other
     "steps": 2,
     "batch_size": 4,
     "minibatch_size": 2,
