@@ -131,7 +131,7 @@ def rehearse(
     `prompt_tokens`: tokens of a prompt at full size, by default 256.
     `pairs`: the architectures to run, by default all that differ in their models.
     `gpu`: the published peaks behind the plan's lower bound on times, by default an H100's.
-    `say`: is told what runs.
+    `say`: called with a line of text before each training starts.
 
     Returns plain values, which :func:`save` keeps and :func:`report` shows. Raises ConfigError for
     a pair or a scale that is out of range, and PlanError for a model whose config is unavailable.
