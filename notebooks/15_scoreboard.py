@@ -44,15 +44,33 @@ seed = 0
 import pandas as pd
 
 from alignpro.config import load_preset
+from alignpro.figures import style
+from alignpro.figures.answer import effects
 from alignpro.report import scoreboard
+from alignpro.report.answer import answer_rows, answer_table, by_dataset
 from alignpro.report.kept_runs import kept_preset
 from alignpro.report.scoreboard import NOT_RUN
 from alignpro.runs import RESULTS
 
+style.use_style()
 results_of = kept_preset(preset)
 theory, remarks = scoreboard.theory_rows(instances=200, seed=seed)
 measured = scoreboard.measured_rows(load_preset(results_of))
 elsewhere = scoreboard.elsewhere_rows()
+
+# %% [markdown]
+# ## This book's answer
+
+# %% tags=["answer-figure"]
+effects(by_dataset(measured));
+
+# %% [markdown]
+# *Every measured claim on every dataset that was run: the difference and its 95 % interval over prompts
+# and runs.* Rewards lie between 0 and 1. A claim about the variance names a fall, so there a point right of
+# zero has the opposite sign.
+
+# %% tags=["answer-table"]
+answer_table(answer_rows(theory, remarks, measured, elsewhere))
 
 # %% [markdown]
 # ## What was measured, at a glance

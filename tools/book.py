@@ -7,6 +7,7 @@ python tools/book.py --preset cpu      execute what changed, then build _build/h
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import hashlib
 import json
@@ -15,16 +16,20 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 
 import jupytext
 import nbformat
+import yaml
 from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "_build"
+# The notebook whose tagged cells give the introduction its figure and table.
+SCOREBOARD = "15_scoreboard"
 
 
 def paired(source: Path) -> nbformat.NotebookNode:
@@ -167,6 +172,64 @@ def caption(cell) -> str | None:
     return " ".join(found[1].split()) if found and cell.cell_type == "markdown" else None
 
 
+def tagged_output(notebook, tag: str, kind: str) -> str:
+    """The output of type `kind` of the one cell with this tag.
+
+    Raises RuntimeError if there is no such cell or output: the introduction shows it.
+    """
+    for cell in notebook.cells:
+        if tag in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if kind in output.get("data", {}):
+                    return output["data"][kind]
+    raise RuntimeError(f"no cell with the tag {tag!r} has an output of type {kind}")
+
+
+def answer(scoreboard) -> dict[Path, bytes]:
+    """The figure and the table of the book's answer, taken from the executed scoreboard."""
+    cells = scoreboard.cells
+    told = next(
+        caption(below)
+        for cell, below in zip(cells, cells[1:])
+        if "answer-figure" in cell.metadata.get("tags", [])
+    )
+    page = f"""```{{figure}} answer.png
+:name: fig-answer
+:alt: {told}
+:width: 100%
+
+{told}
+```
+
+```{{raw}} html
+{tagged_output(scoreboard, "answer-table", "text/html")}
+```
+"""
+    image = base64.b64decode(tagged_output(scoreboard, "answer-figure", "image/png"))
+    return {Path("book/_answer.md"): page.encode(), Path("book/answer.png"): image}
+
+
+def edition() -> dict[Path, bytes]:
+    """Who wrote the book, its version, when and from what it was built; and how to cite it."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    authors = ", ".join(a.get("name") or a["family-names"] for a in cited["authors"])
+    paper = cited["preferred-citation"]
+    writers = ", ".join(a["family-names"] for a in paper["authors"])
+    git = ["git", "log", "-1", "--format=%h", "--abbrev=7"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    today = date.today()
+    byline = f"*{authors} · version {cited['version']} · built on {today:%-d %B %Y}"
+    byline += f" from commit {commit}*" if commit else "*"
+    cite = f"""*The paper:* {writers}. *{paper["title"]}.* {paper["collection-title"]},
+{paper["year"]}.
+[doi:{paper["doi"]}](https://doi.org/{paper["doi"]})
+
+*This book:* {authors}. *{cited["title"]}*, version {cited["version"]}, {today.year}.
+<{cited["repository-code"]}>
+"""
+    return {Path("book/_byline.md"): byline.encode(), Path("book/_cite.md"): cite.encode()}
+
+
 def stage(preset: str) -> Path:
     """Collect config, table of contents, prose and executed notebooks in `_build/src`.
 
@@ -186,6 +249,9 @@ def stage(preset: str) -> Path:
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.metadata.tags.append("remove-cell")
         wanted[Path("notebooks") / path.name] = nbformat.writes(notebook).encode()
+        if path.stem == SCOREBOARD:
+            wanted |= answer(notebook)
+    wanted |= edition()
     for path in [p for p in target.rglob("*") if p.is_file()]:
         if path.relative_to(target) not in wanted:
             path.unlink()

@@ -154,5 +154,9 @@ def board(rows: pd.DataFrame, columns: list[str]) -> Styler:
 
     The links work in the built book, from the page of a notebook.
     """
-    links = ["../" + link.replace("#", ".html#") for link in rows["link"]]
-    return text_table(rows[[*columns, "verdict"]], links=links).hide(axis="index")
+    return text_table(rows[[*columns, "verdict"]], links=page_links(rows)).hide(axis="index")
+
+
+def page_links(rows: pd.DataFrame) -> list[str]:
+    """The address of each row's `link` in the built book, from a page of `notebooks` or `book`."""
+    return ["../" + link.replace("#", ".html#") for link in rows["link"]]
