@@ -155,6 +155,21 @@ def _pair(table: pd.DataFrame, better: str, base: str) -> list[np.ndarray]:
     return [ours, theirs]
 
 
+def _within_kinds(values: np.ndarray, table: pd.DataFrame) -> np.ndarray:
+    """`values` [runs, prompts] without what sets the kinds of prompts apart; same mean in each run.
+
+    Residuals are stretched by what the means of the kinds cost in degrees of freedom.
+    """
+    kinds = table.groupby("id")["kind"].first().fillna("") if "kind" in table else []
+    names, rows, sizes = np.unique(kinds, return_inverse=True, return_counts=True)
+    if len(names) < 2 or sizes.min() < 2:
+        return values
+    one_hot = np.eye(len(names))[rows]  # [prompts, kinds]
+    residuals = values - (values @ one_hot / sizes) @ one_hot.T
+    stretch = np.sqrt(sizes / (sizes - 1) * (len(rows) - 1) / len(rows))
+    return values.mean(axis=1, keepdims=True) + residuals * stretch[rows]
+
+
 # A difference of this many standard errors is found in four tests of five at the 5 % level.
 DETECTABLE = 1.96 + 0.84
 
@@ -167,14 +182,18 @@ def paired_gain(
     Returns gain; standard_error, from the spread over prompts and, where there are several, over
     runs; low, high (95 % bootstrap over both); effect_size (Cohen's d of the prompts' differences);
     detectable (the least true difference that a test of this size finds with a power of 80 % at the
-    5 % level); and the numbers of runs and prompts. Raises ValueError where the runs do not pair.
+    5 % level); and the numbers of runs and prompts. Where `table` has kinds of two prompts or more,
+    the prompts are a sample stratified by kind, and errors are from the spread within kinds. Raises
+    ValueError where the runs do not pair.
     """
     ours, theirs = _pair(table, better, base)
     difference = ours.mean(axis=2) - theirs.mean(axis=2)
     runs, prompts = difference.shape
     by_prompt, by_run = difference.mean(axis=0), difference.mean(axis=1)
-    error = by_prompt.var(ddof=1) / prompts + (by_run.var(ddof=1) / runs if runs > 1 else 0.0)
-    low, high = bootstrap(difference, resamples=resamples, seed=seed).tolist()
+    spread = _within_kinds(difference, table)
+    error = spread.mean(axis=0).var(ddof=1) / prompts
+    error += by_run.var(ddof=1) / runs if runs > 1 else 0.0
+    low, high = bootstrap(spread, resamples=resamples, seed=seed).tolist()
     return {
         "gain": float(difference.mean()),
         "standard_error": float(np.sqrt(error)),

@@ -189,6 +189,24 @@ def test_the_gain_over_several_runs_by_hand():
     assert (gain["high"] - gain["low"]) / 2 == pytest.approx(half)
 
 
+def test_the_error_of_a_sample_stratified_by_kind_is_the_textbook_one():
+    """sum over kinds of n_k s_k², over n²: what sets the kinds apart is no error."""
+    rng, kinds = np.random.default_rng(6), np.array(["a"] * 4 + ["b"] * 6)
+    better = rng.normal(0, 0.1, (10, 1)) + np.where(kinds == "a", 0.0, 5.0)[:, None]
+    table = table_of({"A": better, "B": np.zeros((10, 1))})
+    kind_of = dict(zip(table["id"].unique(), kinds, strict=True))
+    gain = paired_gain(table.assign(kind=table["id"].map(kind_of)), "A", "B", 500)
+    parts = [better[kinds == kind, 0] for kind in ("a", "b")]
+    error = np.sqrt(sum(len(part) * part.var(ddof=1) for part in parts)) / 10
+    assert gain["standard_error"] == pytest.approx(error)
+    assert gain["gain"] == pytest.approx(better.mean())
+    assert gain["high"] - gain["low"] == pytest.approx(2 * stats.t.ppf(0.975, 9) * error)
+    plain = paired_gain(table, "A", "B", 500)
+    assert plain["standard_error"] > 5 * gain["standard_error"]
+    each_its_own = paired_gain(table.assign(kind=table["id"]), "A", "B", 500)
+    assert each_its_own == plain, "kinds of one prompt tell nothing about the spread within them"
+
+
 def test_a_detectable_difference_is_found_four_times_in_five():
     rng, found = np.random.default_rng(4), 0
     for _ in range(300):
