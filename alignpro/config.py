@@ -190,7 +190,8 @@ class Preset:
     """One scale of the whole experiment; the YAML files give the reason for each number.
 
     `architectures` are pairs of roles (prompter, frozen LLM), and `models` says what each role is.
-    `reward` is the role of a reward model; without it, the rubric is the reward.
+    `reward` is the role of a reward model, and `reward_function` a function of your own in its
+    place, as module:function. Without either, the rubric is the reward.
     `generation_batch` is how many rows are sampled at once, or asked of an endpoint; without it, as
     many as free memory allows.
     """
@@ -208,8 +209,11 @@ class Preset:
     evaluation: EvaluationConfig
     generation_batch: Count | None = None
     reward: str | None = None
+    reward_function: Annotated[str, Field(pattern=r"^.+:\w+$")] | None = None
 
     def __post_init__(self):
+        if self.reward and self.reward_function:
+            raise FieldError("leave out `reward` or `reward_function`", "reward_function")
         used = [("architectures", role) for pair in self.architectures for role in pair]
         for field, role in [*used, ("reward", self.reward)]:
             if role is not None and role not in self.models:
@@ -232,9 +236,11 @@ def described(preset: Preset) -> dict:
 
     A run's identity and the configuration kept beside a result are made of this. A new option
     therefore does not rename the runs that do not use it. The address of an endpoint is left out
-    too: a run can resume after its server has moved, and a result names no private host.
+    too: a run can resume after its server has moved, and a result names no private host. So is the
+    folder of a prompt file.
     """
     values = TypeAdapter(Preset).dump_python(preset, mode="json", exclude_none=True)
+    values["datasets"] = [Path(dataset).name for dataset in preset.datasets]
     for spec in values["models"].values():
         if "endpoint" in spec:
             spec["endpoint"] = "http"

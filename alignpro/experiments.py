@@ -29,11 +29,10 @@ from alignpro.runs import (
     STEP_PARTS,
     Run,
     atomic_write,
-    function_name,
     stage_seed,
     write_json,
 )
-from alignpro.sources import prompter_folder, reference, room
+from alignpro.sources import finished_runs, own_reward, prompter_folder, reference, room
 from alignpro.sources.endpoint import Endpoint
 from alignpro.sources.model_card import write_model_card
 from alignpro.sources.reward_model import RewardModel
@@ -62,7 +61,9 @@ def untruncated(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig
 
 
 def preset_reward(preset: Preset) -> Reward:
-    """The reward that `preset` names: a reward model by its role, or the rubric r*."""
+    """The reward that `preset` names: a function, a reward model by its role, or the rubric r*."""
+    if preset.reward_function:
+        return own_reward.load_reward(preset.reward_function)
     return RewardModel(preset.models[preset.reward]) if preset.reward else rubric
 
 
@@ -70,10 +71,12 @@ class Cell:
     """One dataset, one (prompter, frozen LLM) pair and one seed under a preset.
 
     `pair` names two roles of the preset (default: the preset's first pair). `reward` is any
-    function of prompts and responses (default: the preset's). `dataset` is a name, or the path of a
-    file of prompts (`sources.prompt_files`). `root` is the folder of all runs. `gold`, a second
-    reward, is written into the metrics and samples and never trained on. Raises ConfigError for a
-    dataset or a pair that the preset cannot serve.
+    callable of prompts and responses (default: the preset's), tried on two prompts at once.
+    `dataset` is a name, or the path of a file of prompts (`sources.prompt_files`). `root` is the
+    folder of all runs. `gold`, a second reward, is written into the metrics and samples and never
+    trained on. `again` allows training beside a finished run whose reward, prompts or preset were
+    other ones. Raises ConfigError for a dataset or a pair that the preset cannot serve, and
+    RunError for a reward that fails or that cannot be told from others.
     """
 
     trainer = ppo.Trainer
@@ -87,8 +90,9 @@ class Cell:
         reward: Reward | None = None,
         root: str | Path = "runs",
         gold: Reward | None = None,
+        again: bool = False,
     ):
-        self.gold = gold
+        self.gold, self.again = gold, again
         self.preset, self.source, self.seed = preset, str(dataset), seed
         self.reward = reward or preset_reward(preset)
         self.pair = tuple(pair or preset.architectures[0])
@@ -104,11 +108,14 @@ class Cell:
             if self.reward is rubric:
                 _ = [form_score(x, Response("")) for x in asked]  # raises for a kind of your own
         room.require(Path(root), DISK_NEEDED, room.memory_needed(preset, self.pair))
-        name = function_name(self.reward)
+        own = reward is not None or preset.reward_function is not None
+        self.own = own or data.is_file(self.source)
+        name = own_reward.checked_name(self.reward, self.prompts("train")[:2] if own else [])
         self.process = devices.process()
         with self.process.main_process_first():
             self.run = Run(root, preset, self.dataset, self.pair, "align-pro", seed, name)
             self.oracle_run = Run(root, preset, self.dataset, self.pair[1:], "rlhf", seed, name)
+            finished_runs.note_parts(self.run, own_reward.reward_parts(self.reward))
         self._frozen: Policy | Endpoint | None = None
 
     def prompts(self, split: str) -> list[Prompt]:
@@ -176,6 +183,7 @@ class Cell:
 
     def _fit_prompter(self, folder: Path, progress: bool) -> None:
         """The training of `train`. It frees its memory when it returns."""
+        finished_runs.before_training(self.run, self.own, self.again)
         if self.remote:
             _ = self.frozen  # an unusable server must not cost a warm start first
         with self.process.main_process_first():

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alignpro.config import Preset, described
@@ -50,23 +49,6 @@ def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
         seeds.append(stage_seed(seed, row, seen[row]))
         seen[row] += 1
     return seeds
-
-
-def function_name(function: Callable) -> str:
-    """Return what tells a user's function apart: its name and a hash of its source.
-
-    A callable object gives its own, by an attribute `name`. Raises RunError if there is neither.
-    """
-    name = getattr(function, "name", None)
-    if name is not None:
-        return str(name)
-    try:
-        return f"{function.__qualname__}-{digest(inspect.getsource(function))}"
-    except (AttributeError, TypeError, OSError):
-        raise RunError(
-            f"the reward {function!r} must be a function defined in a file or a notebook's cell, "
-            "or carry an attribute `name`: its runs are kept under it"
-        ) from None
 
 
 def code_digest() -> str:
@@ -109,7 +91,7 @@ class Run:
     preset, dataset, pair, seed: the cell. `pair` are the roles (prompter, frozen LLM), or the
         frozen LLM alone where it is itself trained.
     kind: what is trained, "align-pro" or "rlhf".
-    reward: the name of the reward, from `function_name`.
+    reward: the name of the reward, from `sources.own_reward.reward_name`.
 
     `cell` has these facts as a dict, and `folder` is the run's own folder, made if it is missing.
     """

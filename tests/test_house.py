@@ -158,6 +158,7 @@ ALLOWED_BY_MODULE = {
     "sources/reward_model": {"core/devices", "core/models"},
     "sources/prompter_folder": {"core/models", "core/generation", "fast"},
     "sources/model_card": {"core/statistics"},
+    "sources/own_reward": {"core/evaluation"},
     "sources/room": {"core/devices", "core/models"},
     "theory/from_samples": {"core/statistics"},
     "theory/next_token": {"core/config", "core/generation", "fast"},

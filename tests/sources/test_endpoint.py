@@ -360,7 +360,10 @@ def test_a_cell_is_reproduced_over_http_without_an_oracle(quick, tmp_path, capsy
 
 
 class Letters:
-    """A reward: the share of letters e; `then` is called once, when it is asked a second time."""
+    """A reward: the share of letters e; `then` is called once, at the second batch of training.
+
+    The first call of all tries the reward.
+    """
 
     name = "letters"
 
@@ -369,7 +372,7 @@ class Letters:
 
     def __call__(self, prompts, responses):
         self.asked += 1
-        if self.asked == 2:
+        if self.asked == 3:
             self.then()
         return torch.tensor([y.count("e") / max(len(y), 1) for y in responses])
 
@@ -446,7 +449,7 @@ def test_a_prompter_is_trained_over_http_alone_and_survives_the_server(
         url, name = first.enter_context(local_server(sampled_llama))
         whole = trained(remote(small, url, name), tmp_path / "whole", Letters())
         stopped = Letters()
-        stopped.asked, stopped.then = 1, first.close  # at the first step's rewards
+        stopped.asked, stopped.then = 1, first.close  # at the first batch of training
         with pytest.raises(EndpointError, match="APIConnectionError"):
             trained(remote(small, url, name), tmp_path / "stopped", stopped)
     with local_server(sampled_llama) as (url, name):
