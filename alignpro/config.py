@@ -7,6 +7,7 @@ named instead of written out: `ppo: paper` is the section in `presets/ppo/paper.
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +40,10 @@ class ModelSpec:
     int8: use 8-bit products in the layers that are not trained, and 16-bit ones (bfloat16) beside a
         trained adapter. It has an effect only on CPUs with AVX512 instructions for these products
         and without AMX tiles. Default: False.
+    thinking: let a model think before it answers, where its chat template can. Its thoughts are no
+        part of the rewrite or the answer, but `max_new_tokens` counts them. Default: False.
+    date: what a chat template that writes today's date writes, so that a run does not depend on
+        the day. Default: 2024-07-26.
     endpoint: the address of an OpenAI-compatible server, such as http://localhost:8000/v1. Only a
         frozen LLM can have one. By default the model is loaded here.
     """
@@ -46,6 +51,8 @@ class ModelSpec:
     source: str
     revision: str | None = None
     int8: StrictBool = False
+    thinking: StrictBool | None = None
+    date: datetime.date | None = None
     endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
 
     def __post_init__(self):

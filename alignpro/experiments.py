@@ -188,6 +188,8 @@ class Cell:
             _ = self.frozen  # an unusable server must not cost a warm start first
         with self.process.main_process_first():
             prompter = self.untrained(progress)
+        for split in data.SPLITS:  # a prompt that is too long must show before the training
+            prompter.policy.encode(prompter.messages(self.prompts(split)))
         if self.preset.prompter.lora_centred:
             asked = prompter.messages(self.prompts("train"))
             centre_adapter(prompter.policy.model, prompter.policy.encode(asked))

@@ -14,6 +14,7 @@ import torch
 from alignpro.config import SamplingConfig
 from alignpro.fast.decode import decode, rows_that_fit
 from alignpro.runs import row_seeds
+from alignpro.sources.chat import Chat, require_window
 from alignpro.texts import Response
 
 
@@ -65,17 +66,19 @@ class Policy:
 
     def __init__(self, model, tokenizer, sampling: SamplingConfig, batch_size: int | None = 48):
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
-        self.batch_size = batch_size
+        self.chat, self.batch_size = Chat(tokenizer), batch_size
         eos = model.generation_config.eos_token_id
         eos = eos if isinstance(eos, (list, tuple)) else [eos]
         self.eos_ids = torch.tensor(sorted({*eos, tokenizer.eos_token_id} - {None}))
 
     def encode(self, messages: Sequence[list[dict]]) -> list[list[int]]:
-        """Token ids of chat messages, each ready for the assistant's turn."""
-        return [
-            self.tokenizer.apply_chat_template(m, add_generation_prompt=True, return_dict=False)
-            for m in messages
-        ]
+        """Token ids of chat messages, each ready for the assistant's turn.
+
+        Raises RunError for a chat that exceeds the model's window together with its answer.
+        """
+        encoded = [self.chat.encode(m) for m in messages]
+        require_window(encoded, messages, self.model.config, self.sampling.max_new_tokens)
+        return encoded
 
     def generate(self, prompts: Sequence[str | list[dict]], seed: int) -> list[Response]:
         """One completion for each prompt (a user's message, or a list of chat messages).
@@ -105,6 +108,5 @@ class Policy:
             drawn = decode(self.model, queries, pad_id, self.eos_ids, length, draw)
             for i, ids in zip(rows, drawn):
                 ended = bool(ids) and ids[-1] in self.eos_ids
-                text = self.tokenizer.decode(ids, skip_special_tokens=True)
-                out[i] = Response(text.strip(), ended, ids)
+                out[i] = Response(self.chat.answer(ids), ended, ids)
         return out

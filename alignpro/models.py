@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from alignpro.config import ModelSpec
 from alignpro.devices import device, dtype
 from alignpro.fast.linears import copy_head_input
+from alignpro.sources.chat import settle_template
 from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
 
 # A progress bar belongs in a terminal, not on a page of the book.
@@ -56,6 +57,7 @@ def load(
             )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    settle_template(tokenizer, spec)
     copy_head_input(model)
     return model.requires_grad_(False).eval().to(device()), tokenizer
 

@@ -61,9 +61,7 @@ class Prompter:
         meta = {"role": "system", "content": self.meta_prompt}
         chat = [meta, {"role": "user", "content": "x"}]
         try:  # some templates raise, others drop the message
-            return self.meta_prompt in self.policy.tokenizer.apply_chat_template(
-                chat, tokenize=False
-            )
+            return self.meta_prompt in self.policy.chat.render(chat, reply=False)
         except TemplateError:
             return False
 

@@ -161,7 +161,7 @@ ALLOWED_BY_MODULE = {
     "sources/own_reward": {"core/evaluation"},
     "sources/room": {"core/devices", "core/models"},
     "theory/from_samples": {"core/statistics"},
-    "theory/next_token": {"core/config", "core/generation", "fast"},
+    "theory/next_token": {"core/config", "core/generation", "fast", "sources/chat"},
 }
 MODULES = sorted((ROOT / "alignpro").rglob("*.py"))
 

@@ -41,6 +41,17 @@ def shared_prefix(encoded: Sequence[Sequence[int]]) -> int:
     return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
 
 
+def exceeds_reach(model: torch.nn.Module, length: int) -> bool:
+    """Whether some layer of `model` cannot see all of `length` slots: its window slides.
+
+    Such a window counts slots. Padding between a shared prefix and a row's own tokens would push
+    tokens out of it that the row alone would see, so that nothing is shared then, and all padding
+    comes first.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    return window is not None and length > window
+
+
 def left_pad(
     encoded: Sequence[Sequence[int]], pad_id: int, device
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import psutil
 import torch
 from transformers.cache_utils import Cache
 
-from alignpro.fast.cache import GrowingLayer, left_pad, shared_prefix
+from alignpro.fast.cache import GrowingLayer, exceeds_reach, left_pad, shared_prefix
 from alignpro.fast.linears import decoder
 
 MOST_ROWS = 256  # that are sampled together without being asked for: more gain little
@@ -52,14 +52,15 @@ def decode(
     """
     device = model.device
     cache = Cache(layer_class_to_replicate=GrowingLayer)
-    shared = shared_prefix(encoded)
+    longest = max(map(len, encoded)) + max_new_tokens
+    shared = 0 if exceeds_reach(model, longest) else shared_prefix(encoded)
     if shared:
         prefix = torch.tensor([encoded[0][:shared]], device=device)
         decoder(model)(prefix, past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(encoded))
     ids, mask = left_pad([e[shared:] for e in encoded], pad_id, device)
     mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=-1)
-    positions = mask.cumsum(-1) - 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
     step = {"input_ids": ids, "position_ids": positions[:, shared:]}
     position = positions[:, -1:]
     alive = torch.arange(len(encoded), device=device)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from alignpro.fast.cache import left_pad, shared_prefix
+from alignpro.fast.cache import exceeds_reach, left_pad, shared_prefix
 from alignpro.fast.linears import decoder
 
 GROUP = 24  # rows of similar length that run together
@@ -76,6 +76,7 @@ def forward(
     alone: the critic reads the hidden states without changing them. `group` rows run together.
     """
     width = batch.tokens.shape[1]
+    batch = _in_reach(model, batch)
     order = _by_length(batch)
     parts = []
     for index in order.split(group):
@@ -89,6 +90,12 @@ def forward(
     back = order.argsort()
     logp, *spread, hidden = (torch.cat(tensors)[back] for tensors in zip(*parts))
     return logp[..., 0], hidden, spread[0][..., 0] if entropy else None
+
+
+def _in_reach(model, batch: Batch) -> Batch:
+    """`batch`, which shares no prefix where a window slides over it: see `exceeds_reach`."""
+    slots = max(map(len, batch.queries)) + batch.tokens.shape[1]
+    return replace(batch, shared=0) if exceeds_reach(model, slots) else batch
 
 
 def _by_length(batch: Batch) -> torch.Tensor:
@@ -215,6 +222,7 @@ def with_trunk(model, batch: Batch, pad_id: int, group: int = GROUP) -> Batch:
     adapted = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
     if adapted[0] or not any(adapted):
         return batch
+    batch = _in_reach(model, batch)
     first = adapted.index(True)
     rows: list[torch.Tensor | None] = [None] * len(batch.queries)
     prefix = None

@@ -79,8 +79,9 @@ def _trainer(table: pd.DataFrame, base: str, work: Path, settings: dict, seed: i
     if tokenizer.chat_template is not None:
         raise RunError(f"{base}: has a chat template; reward learning here takes an encoder")
     prompts = table["prompt"].tolist()
+    text = {"truncation": True, "split_special_tokens": True}  # as `RewardModel` reads them
     ids = {
-        f"{side}_ids": tokenizer(prompts, table[side].tolist(), truncation=True)["input_ids"]
+        f"{side}_ids": tokenizer(prompts, table[side].tolist(), **text)["input_ids"]
         for side in ("chosen", "rejected")
     }
     arguments = RewardConfig(

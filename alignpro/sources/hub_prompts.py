@@ -126,7 +126,7 @@ def _load(source: Source, split: str, folder: str | None):
         raise DataError(f"{FOLDER} is set, and there is no folder {copy}: {_remedy(source)}")
     path, revision = (source.hub_id, source.revision) if copy is None else (str(copy), None)
     try:
-        return datasets.load_dataset(path, split=split, revision=revision)
+        data = datasets.load_dataset(path, split=split, revision=revision)
     except ValueError as error:  # a split that does not exist, or a file that cannot be read
         raise DataError(f"cannot read {source} from {path}: {error}") from error
     except (OSError, DatasetsError, httpx.HTTPError) as error:
@@ -134,6 +134,15 @@ def _load(source: Source, split: str, folder: str | None):
         why = "; ".join(f"{type(e).__name__}: {str(e).partition(chr(10))[0]}" for e in causes)
         where = "the Hub" if copy is None else copy
         raise DataError(f"cannot load {source} from {where} ({why}). {_remedy(source)}") from error
+    # Without a network, `datasets` takes from its cache whatever revision was read last. It keeps
+    # each one in a folder of that name.
+    files = [Path(file["filename"]) for file in data.cache_files] if copy is None else []
+    if other := {file.parent.name for file in files} - {source.revision}:
+        raise DataError(
+            f"the Hub is out of reach, and the cache of `datasets` holds {source.hub_id} at another "
+            f"revision, {min(other)}, than {source.revision}. {_remedy(source)}"
+        )
+    return data
 
 
 def _remedy(source: Source) -> str:

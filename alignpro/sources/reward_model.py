@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from alignpro import devices, models
 from alignpro.config import ModelSpec
+from alignpro.sources.chat import Chat, require_window
 from alignpro.sources.weights import ModelError
 
 
@@ -20,7 +21,8 @@ class RewardModel:
     the card of RM-Gemma-2B has it: the template without a generation prompt, and BOS once. One
     without a template, such as an encoder, reads its tokenizer's text pair (x, y), cut to the
     tokenizer's limit. The weights are loaded at the first score. Raises ModelError where they are
-    unavailable, where the checkpoint has more than one output, or reads neither turns nor pairs.
+    unavailable, where the checkpoint has more than one output, or reads neither turns nor pairs;
+    RunError where two turns exceed its window.
     """
 
     def __init__(self, spec: ModelSpec, batch_size: int = 16):
@@ -68,15 +70,18 @@ class RewardModel:
         return model, tokenizer
 
     def _inputs(self, prompts: list[str], responses: list[str]):
-        _, tokenizer = self._loaded
+        model, tokenizer = self._loaded
         padded = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
         if tokenizer.chat_template is None:
-            return tokenizer(prompts, responses, truncation=True, **padded)
+            text = {"truncation": True, "split_special_tokens": True}  # what is spelled stays text
+            return tokenizer(prompts, responses, **text, **padded)
         chats = [
             [{"role": "user", "content": x}, {"role": "assistant", "content": y}]
             for x, y in zip(prompts, responses)
         ]
-        texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=False)
         # The template writes BOS. The card removes that one and lets the tokenizer add its own,
         # which is the same as long as the tokenizer does.
-        return tokenizer(texts, add_special_tokens=False, **padded)
+        encode = Chat(tokenizer).encode
+        encoded = [encode(chat, reply=False) for chat in chats]
+        require_window(encoded, chats, model.config, 0)
+        return tokenizer.pad({"input_ids": encoded}, **padded)

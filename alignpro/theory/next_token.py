@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from alignpro.config import SamplingConfig
 from alignpro.fast.cache import left_pad, shared_prefix
 from alignpro.generation import filter_logits
+from alignpro.sources.chat import Chat
 
 
 @torch.inference_mode()
@@ -34,10 +35,7 @@ def next_token_logits(
     for prompt in prompts:
         rewrites = [f"{prompt} {suffix}" if suffix else str(prompt) for suffix in suffixes]
         chats = [[{"role": "user", "content": text}] for text in rewrites]
-        encoded = [
-            tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False)
-            for c in chats
-        ]
+        encoded = [Chat(tokenizer).encode(c) for c in chats]
         shared = shared_prefix(encoded)
         own = [row[shared:] for row in encoded]
         ids, mask = left_pad(own, tokenizer.pad_token_id, model.device)

@@ -262,6 +262,24 @@ def test_what_was_downloaded_once_is_read_without_the_hub(tmp_path):
     assert [text for _, text in online] == questions(8)
 
 
+def test_another_revision_in_the_cache_is_not_taken_for_the_pinned_one(tmp_path):
+    """Offline, `datasets` itself returns whatever it read last, under the name that is asked for."""
+    write(tmp_path, "orca", train=questions(8))
+    cache = tmp_path / "cache"
+    other = (
+        "import datasets; datasets.load_dataset('Intel/orca_dpo_pairs', split='train', "
+        f"revision='{'0' * 40}')"
+    )
+    with serve(tmp_path) as (address, _):
+        settings = {**os.environ, "HF_HOME": str(cache), "HF_ENDPOINT": address}
+        subprocess.run([sys.executable, "-c", other], env=settings, check=True)
+        told = read("orca", cache, HF_HUB_OFFLINE="1")
+        assert f"at another revision, {'0' * 40}, than {SOURCES['orca'].revision}" in told
+        online = read("orca", cache, HF_ENDPOINT=address)
+    assert read("orca", cache, HF_HUB_OFFLINE="1") == online
+    assert [text for _, text in online] == questions(8)
+
+
 def test_a_hub_out_of_reach_gives_the_remedy(tmp_path):
     said = read("helpsteer", tmp_path, HF_HUB_OFFLINE="1")
     assert "cannot load nvidia/HelpSteer@3ca5d59 from the Hub (ConnectionError: " in said
