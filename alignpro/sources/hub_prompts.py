@@ -139,8 +139,8 @@ def _load(source: Source, split: str, folder: str | None):
     files = [Path(file["filename"]) for file in data.cache_files] if copy is None else []
     if other := {file.parent.name for file in files} - {source.revision}:
         raise DataError(
-            f"the Hub is out of reach, and the cache of `datasets` holds {source.hub_id} at another "
-            f"revision, {min(other)}, than {source.revision}. {_remedy(source)}"
+            f"the Hub is out of reach, and the cache of `datasets` holds {source.hub_id} at "
+            f"another revision, {min(other)}, than {source.revision}. {_remedy(source)}"
         )
     return data
 

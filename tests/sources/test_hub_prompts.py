@@ -263,7 +263,7 @@ def test_what_was_downloaded_once_is_read_without_the_hub(tmp_path):
 
 
 def test_another_revision_in_the_cache_is_not_taken_for_the_pinned_one(tmp_path):
-    """Offline, `datasets` itself returns whatever it read last, under the name that is asked for."""
+    """Offline, `datasets` itself returns whatever it read last, under the name asked for."""
     write(tmp_path, "orca", train=questions(8))
     cache = tmp_path / "cache"
     other = (
