@@ -10,22 +10,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alignpro.config import Preset, described
+from alignpro.sources.files import RunError, atomic_write, write_json
 from alignpro.sources.provenance import provenance
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE.parent / "results"
 STEP_PARTS = ("time/rollout", "time/score", "time/policy", "time/reference", "time/update")
-
-
-class RunError(RuntimeError):
-    """Raised when a run cannot start or go on. The message says why and what to do."""
 
 
 def digest(*parts: object) -> str:
@@ -56,32 +51,6 @@ def code_digest() -> str:
     patterns = ("*.py", "fast/*.py", "sources/*.py", "prompts/*.jsonl")
     files = [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
     return digest(*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
-
-
-@contextlib.contextmanager
-def atomic_write(target: Path) -> Iterator[Path]:
-    """Yield a path to write a file or a folder to, and move it to `target` when it is complete.
-
-    No reader, and no later run, ever sees a part. An existing file is replaced. An existing folder
-    is kept: another process has finished the same work first. When the block raises, `target` is
-    left alone and what was written is deleted. Two processes never share the path.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as beside:
-        partial = Path(beside) / target.name
-        yield partial
-        try:
-            os.replace(partial, target)
-        except OSError:
-            if not (partial.is_dir() and target.is_dir()):
-                raise
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` to `path` as JSON, atomically."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 class Run:
