@@ -234,11 +234,14 @@ from alignpro.report.html import text_table
 text_table(pd.read_csv(RESULTS / "recipe" / "comparisons.csv").round(3)).hide(axis="index")
 
 # %% [markdown]
-# Three settings matter. The menu of all 18 suffixes earns more than the neutral one. At the lower rate, a
+# Four settings matter. The menu of all 18 suffixes earns more than the neutral one. At the lower rate, a
 # rate that falls freezes the run: its entropy is high, and hardly any ratio is clipped. Twice the rate
-# earns more again. At that rate, falling and constant are not told apart, so the rate stays constant. The
-# balanced warm start is not told apart from the one before. It stays because its shares of the menu do
-# not depend on chance. Each trial is one training run, and the standard errors are over prompts alone.
+# earns more again, and four times the rate does not add to it. Half the leash λ earns less: the policy
+# makes up its mind before it has tried enough. At twice the rate, falling and constant are not told
+# apart, so the rate stays constant. The balanced warm start is not told apart from the one before. It
+# stays because its shares of the menu do not depend on chance. Each trial is one training run, and the
+# standard errors are over prompts alone. Trials of half the batch, of twice the steps and of second seeds
+# are in the study's list and have not been run.
 
 # %% [markdown]
 # ## Where the time goes

@@ -36,8 +36,15 @@ def provenance() -> dict:
 def _commit() -> str | None:
     if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
         return None
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    git = ["git", "-C", str(REPOSITORY)]
+    asked = ["describe", "--always", "--exclude=*", "--abbrev=12"], ["status", "--porcelain"]
+    # A study adds to its own results while it runs: what counts is whether the code was changed.
+    asked[1].extend(["--untracked-files=no", "--", ".", ":!results"])
+    commit, changed = (
+        subprocess.run(git + words, capture_output=True, text=True).stdout.strip()
+        for words in asked
+    )
+    return f"{commit}-dirty" if commit and changed else commit or None
 
 
 def _cpu_name() -> str:
