@@ -25,6 +25,8 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 NonNegative = Annotated[float, Field(strict=True, ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
+Menu = Annotated[tuple[Text, ...], Field(min_length=2)]
 Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
 
 
@@ -90,23 +92,26 @@ class HubConfig:
 class DataConfig:
     """How many prompts of each split are used, per dataset and balanced over kinds of question.
 
-    `hub` is required when a dataset comes from the Hub.
+    `hub` is required when a dataset comes from the Hub. `prompt_column` is the column of a file
+    that holds the prompts; by default `prompt`.
     """
 
     train: Count
     validation: Count
     test: Count
     hub: HubConfig | None = None
+    prompt_column: Text | None = None
 
 
 @dataclass(frozen=True, config=CHECKED)
 class WarmStartConfig:
     """Supervised start of a suffix prompter, which is then ρ_sft; `steps` 0 leaves it out.
 
-    `menu` says which suffixes it learns to write: the neutral ones, or all.
+    `menu` says which suffixes it learns to write: the neutral ones, all, or a list of your own. In
+    a preset it may also be a .txt file with one on each line.
     """
 
-    menu: Literal["neutral", "all"]
+    menu: Literal["neutral", "all"] | Menu
     steps: Whole
     batch_size: Count
     learning_rate: Positive
@@ -118,6 +123,8 @@ class PrompterConfig:
 
     The adapter is in the last `lora_layers` layers. With `lora_centred`, its first maps see only
     what differs between prompts, not what they share: see `fast.adapter.centre_adapter`.
+    `meta_prompt` is what the prompter is asked, in a preset also a .txt file; by default the
+    project's own for the form.
     """
 
     form: Literal["suffix", "rewrite"]
@@ -126,6 +133,7 @@ class PrompterConfig:
     lora_layers: Count
     warm_start: WarmStartConfig
     lora_centred: StrictBool | None = None
+    meta_prompt: Text | None = None
 
     def __post_init__(self):
         if self.form == "rewrite" and self.warm_start.steps:
@@ -295,4 +303,4 @@ def load_preset(name_or_path: str | Path) -> Preset:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ConfigError(f"no preset {str(name_or_path)!r}: use one of {known}, or a .yaml file")
-    return read_file(Preset, path, "preset", named={"ppo": PRESETS / "ppo"})
+    return read_file(Preset, path, "preset", {"ppo": PRESETS / "ppo"})

@@ -49,7 +49,11 @@ def dataset_name(dataset: str) -> str:
 
 
 def load_prompts(
-    dataset: str, split: str, limit: int | None = None, hub: HubConfig | None = None
+    dataset: str,
+    split: str,
+    limit: int | None = None,
+    hub: HubConfig | None = None,
+    column="prompt",
 ) -> list[Prompt]:
     """Return prompts of one split of a dataset, taking the kinds of question in turns.
 
@@ -58,6 +62,7 @@ def load_prompts(
     split: "train", "validation" or "test".
     limit: how many prompts; by default all.
     hub: the options of the Hub's datasets, which the others do not need.
+    column: the column of a file that holds the prompts.
 
     Raises ConfigError for an unknown dataset, a file that cannot be used, and if there are fewer
     than `limit` prompts; ValueError for an unknown split.
@@ -69,7 +74,7 @@ def load_prompts(
     if dataset in hub_prompts.SOURCES:
         everything = _hub_prompts(dataset, hub, os.environ.get(hub_prompts.FOLDER))
     elif is_file(dataset):
-        everything = read_prompts(Path(dataset), dataset_name(dataset))
+        everything = read_prompts(Path(dataset), dataset_name(dataset), column)
     else:
         everything = read_prompts(PROMPTS / f"{dataset}.jsonl")
     prompts = [p for p in everything if p.split == split]

@@ -7,9 +7,7 @@ call these functions and nothing deeper.
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +34,7 @@ from alignpro.sources import finished_runs, own_reward, prompter_folder, referen
 from alignpro.sources.endpoint import Endpoint
 from alignpro.sources.model_card import write_model_card
 from alignpro.sources.reward_model import RewardModel
-from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Prompt, Response, Reward
+from alignpro.texts import Prompt, Response, Reward
 
 DISK_NEEDED = 1e9
 EXPORTED = (
@@ -50,7 +48,6 @@ EXPORTED = (
     "best_of.parquet",
 )
 BEST_OF = (4, 16)
-COVERAGE_SAMPLES = 16  # for each entry of the menu, on average
 
 
 def untruncated(sampling: SamplingConfig, max_new_tokens: int) -> SamplingConfig:
@@ -121,7 +118,8 @@ class Cell:
     def prompts(self, split: str) -> list[Prompt]:
         """The prompts of `split`, as many as the preset says."""
         sizes = self.preset.data
-        return load_prompts(self.source, split, getattr(sizes, split), sizes.hub)
+        limit, column = getattr(sizes, split), sizes.prompt_column or "prompt"
+        return load_prompts(self.source, split, limit, sizes.hub, column)
 
     @property
     def frozen(self) -> Policy | Endpoint:
@@ -150,7 +148,7 @@ class Cell:
         """Rewards of every hand-written suffix on the validation prompts, one row per response."""
 
         def make() -> pd.DataFrame:
-            suffixes = ("", *NEUTRAL_MENU, *BEST_SUFFIXES)
+            suffixes = reference.candidates(self.preset.prompter.warm_start)
             rewriters = {suffix or "(nothing)": evaluation.constant(suffix) for suffix in suffixes}
             samples = self.preset.evaluation.validation_samples
             return self._table(path.name, rewriters, self.frozen, "validation", samples, progress)
@@ -167,7 +165,7 @@ class Cell:
             self._warm_start(sampling, folder, progress)
         model, tokenizer = self._adapted(0, "adapter", folder if warm else None)
         policy = Policy(model, tokenizer, sampling, self.preset.generation_batch)
-        return Prompter(policy, config.form)
+        return Prompter(policy, config.form, config.meta_prompt)
 
     def train(self, progress: bool = True) -> Prompter:
         """The trained prompter. Trains it, resumes its training, or loads it where it is done.
@@ -376,22 +374,14 @@ class Cell:
         config = self.preset.prompter
         model, tokenizer = self._adapted(0, "warm start")
         policy = Policy(model, tokenizer, sampling, self.preset.generation_batch)
-        prompter, prompts = Prompter(policy, config.form), self.prompts("train")
+        prompter, prompts = Prompter(policy, config.form, config.meta_prompt), self.prompts("train")
         queries = policy.encode(prompter.messages(prompts))
-        menu = NEUTRAL_MENU + (BEST_SUFFIXES if config.warm_start.menu == "all" else ())
+        menu = reference.menu_of(config.warm_start)
         seed = stage_seed(self.seed, self.dataset, "warm start", "examples")
         reference.warm_start(policy, queries, menu, config.warm_start, seed, progress)
-        repeats = math.ceil(COVERAGE_SAMPLES * len(menu) / len(prompts))
         seed = stage_seed(self.seed, self.dataset, "warm start", "coverage")
-        coverage = reference.menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
+        coverage = reference.sampled_coverage(policy, queries, menu, seed)
         write_json(self.run.folder / "coverage.json", coverage)
-        if rare := reference.rarely_written(coverage):
-            print(
-                f"after the warm start {coverage['off_menu']:.0%} of the suffixes are off the menu "
-                f"and these entries are hardly ever written: {', '.join(rare)}. PPO learns little "
-                "about what it does not try; a warm start with more steps helps",
-                file=sys.stderr,
-            )
         with atomic_write(folder) as partial:
             model.save_pretrained(partial, safe_serialization=True)
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m alignpro COMMAND --preset NAME`."""
+"""Train a prompter for a frozen LLM, and use it. `alignpro COMMAND --help` explains a command."""
 
 from __future__ import annotations
 
@@ -11,17 +11,128 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alignpro.config import Preset
 
+PROMPT_FILE = (
+    "a JSONL, JSON, CSV or Parquet file with a column `prompt` and, if you like, `split` (train, "
+    "validation, test), `kind` (any word) and `options`"
+)
+REWARD = "MODULE:FUNCTION, FILE.py:FUNCTION, or a reward model by its Hub id or folder"
+# Errors with a message for the user, which come from modules that are slow to import.
+EXPECTED = ("ModelError", "EndpointError", "JudgeError", "StoreError", "DataError")
+
 
 def main() -> int:
     """Run one command. The exit status is 1 if an experiment failed, and 2 for bad input."""
     parser = argparse.ArgumentParser(prog="alignpro", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_own_model, _add_use, _add_judge, _add_book, _add_scale):
+        add(commands)
+    arguments = parser.parse_args()
+
+    from alignpro.config import ConfigError, load_preset
+    from alignpro.runs import RunError
+
+    try:
+        if "preset" in arguments:
+            return arguments.run(load_preset(arguments.preset), arguments)
+        return arguments.run(arguments)
+    except (ConfigError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ not in EXPECTED:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _add_own_model(commands) -> None:
+    """`init`, `train` and `evaluate`: a prompter for a model of your own."""
+    command = commands.add_parser("init", help="write a preset for your model, prompts and reward")
+    command.set_defaults(run=_init)
+    command.add_argument("file", metavar="FILE.yaml", help="the preset to write; its name is FILE")
+    text = "the frozen LLM: its name at the endpoint, or a Hub id or a folder"
+    command.add_argument("--model", required=True, help=text)
+    text = "the address of an OpenAI-compatible server; default: the model is loaded here"
+    command.add_argument("--endpoint", metavar="URL", help=text)
+    command.add_argument("--prompts", required=True, metavar="FILE", help=PROMPT_FILE)
+    command.add_argument("--reward", required=True, help=REWARD)
+    text = "the model to train, a Hub id or a folder; default: one that fits this machine"
+    command.add_argument("--prompter", help=text)
+    command.add_argument("--prompt-column", default="prompt", help="default: %(default)s")
+    for name, run, text in (
+        ("train", _train, "train the prompter of one cell of a preset, or resume its training"),
+        ("evaluate", _evaluate, "compare a trained prompter with none and with the best suffix"),
+    ):
+        command = _command(commands, name, run, text)
+        text = f"a name, or {PROMPT_FILE}; default: the first of the preset"
+        command.add_argument("--dataset", help=text)
+        command.add_argument("--prompt-column", help="the file's column; default: prompt")
+        command.add_argument("--reward", help=f"{REWARD}; default: the preset's")
+        command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+        command.add_argument("--pair", help="such as P1-F1; default: the preset's first")
+        text = "the runs' folder; default: runs, beside a preset of your own"
+        command.add_argument("--runs", help=text)
+        command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all")
+        if name == "train":
+            text = "train although a finished run of this name exists, made from something else"
+            command.add_argument("--again", action="store_true", help=text)
+            text = "copy the trained prompter to this folder"
+            command.add_argument("--save", metavar="FOLDER", help=text)
+        else:
+            text = "where to draw it; default: evaluation.png in the run's folder"
+            command.add_argument("--figure", metavar="FILE.png", help=text)
+
+
+def _add_use(commands) -> None:
+    """`rewrite` and `serve`: a trained prompter at work."""
+    command = commands.add_parser("rewrite", help="rewrite prompts with a trained prompter")
+    command.set_defaults(run=_rewrite)
+    command.add_argument("prompt", nargs="*", help="a prompt")
+    command.add_argument("--file", help="prompts from a file: JSONL, JSON, CSV or Parquet")
+    command.add_argument("--prompt-column", default="prompt", help="default: %(default)s")
+    command.add_argument("--seed", type=int, help="sample with this seed; default: greedy")
+    command.add_argument("--out", metavar="FILE.jsonl", help="default: the screen")
+    _add_prompter(command)
+    text = "serve the aligned model on this machine, with OpenAI's protocol"
+    command = commands.add_parser("serve", help=text)
+    command.set_defaults(run=_serve)
+    text = "the address of the frozen LLM's server, such as http://localhost:8000/v1"
+    command.add_argument("--endpoint", required=True, metavar="URL", help=text)
+    command.add_argument("--port", type=_positive(int), default=8080, help="default: %(default)s")
+    _add_prompter(command)
+
+
+def _add_judge(commands) -> None:
+    text = "compare two files of responses with a model as the judge"
+    command = commands.add_parser("judge", help=text)
+    command.set_defaults(run=_judge)
+    for name in ("a", "b"):
+        text = "JSONL, JSON, CSV or Parquet with the columns `prompt` and `response`"
+        command.add_argument(name, metavar=name.upper(), help=text)
+    command.add_argument("--model", required=True, help="the judge's name at the endpoint")
+    text = "default: OPENAI_BASE_URL, or OpenAI's own; the key is read from OPENAI_API_KEY"
+    command.add_argument("--endpoint", metavar="URL", help=text)
+    text = "the replies are kept here, so that none is paid for twice; default: %(default)s"
+    command.add_argument("--store", default="verdicts.sqlite", help=text)
+    text = "prices of a million tokens in and out, in any currency"
+    command.add_argument("--prices", nargs=2, type=float, metavar=("IN", "OUT"), help=text)
+    text = "stop before this is exceeded; needs --prices"
+    command.add_argument("--max-cost", type=_positive(float), help=text)
+    command.add_argument("--out", metavar="FILE.csv", help="write the table of verdicts here")
+
+
+def _add_prompter(command: argparse.ArgumentParser) -> None:
+    text = "the folder of a trained prompter, or its id on the Hub"
+    command.add_argument("--prompter", required=True, metavar="FOLDER", help=text)
+    text = "where its base model is now; default: where it was in training"
+    command.add_argument("--base", metavar="FOLDER", help=text)
+
+
+def _add_book(commands) -> None:
+    """`reproduce` and `learn-reward`: the experiments of the book."""
     command = _command(commands, "reproduce", _reproduce, "train and evaluate a preset's cells")
     only = {"action": "append", "help": "run only this one; may be given several times"}
-    text = (
-        "run only this one: a name, or a JSONL, JSON, CSV or Parquet file with a column `prompt` "
-        "and, if you like, `split` and `kind`; may be given several times"
-    )
+    text = f"run only this one: a name, or {PROMPT_FILE}; may be given several times"
     command.add_argument("--dataset", **only | {"help": text})
     command.add_argument("--seed", type=int, **only)
     _add_folders(command)
@@ -31,6 +142,10 @@ def main() -> int:
     command.add_argument("--dataset", default="help", help="default: %(default)s")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     _add_folders(command)
+
+
+def _add_scale(commands) -> None:
+    """`plan` and `rehearse`: what a preset needs of a GPU."""
     command = _command(commands, "plan", _plan, "compute what a preset needs of a GPU", "h100")
     for name, default, unit in (
         ("gpu-memory", 80.0, "GB"),
@@ -55,15 +170,6 @@ def main() -> int:
         "--prompt-tokens", type=_positive(int), default=256, help="default: %(default)s"
     )
     _add_results(command)
-    arguments = parser.parse_args()
-
-    from alignpro.config import ConfigError, load_preset
-
-    try:
-        return arguments.run(load_preset(arguments.preset), arguments)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
 
 
 def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu"):
@@ -94,6 +200,65 @@ def _positive(kind: type) -> Callable:
     return number
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    """Write a preset for a model of the user's own."""
+    from alignpro.commands.init import write_preset
+
+    path, a = Path(arguments.file), arguments
+    cost = write_preset(
+        path, a.model, Path(a.prompts), a.reward, a.endpoint, a.prompter, a.prompt_column
+    )
+    print(f"wrote {path}. With it, {cost}.\nNext: alignpro train --preset {path}")
+    return 0
+
+
+def _train(preset: Preset, arguments: argparse.Namespace) -> int:
+    from alignpro.commands.train import train
+
+    _set_threads(arguments)
+    return train(preset, arguments)
+
+
+def _evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
+    from alignpro.commands.train import evaluate
+
+    _set_threads(arguments)
+    return evaluate(preset, arguments)
+
+
+def _rewrite(arguments: argparse.Namespace) -> int:
+    from alignpro.commands.use import rewrite
+
+    return rewrite(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from alignpro.commands.use import serve
+
+    return serve(arguments)
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    """Judge two files of responses, print the report and keep the verdicts."""
+    from alignpro.config import ConfigError
+    from alignpro.judging.llm_judge import Judge
+    from alignpro.judging.pairs import read_pairs
+    from alignpro.judging.report import report
+
+    try:
+        pairs = read_pairs(arguments.a, arguments.b)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    prices = tuple(arguments.prices) if arguments.prices else None
+    judge = Judge(arguments.model, arguments.endpoint, prices=prices)
+    table = judge.compare(pairs, arguments.store, arguments.max_cost)
+    if arguments.out:
+        table.to_csv(arguments.out, index=False)
+    for name, value in report(table).items():
+        print(f"{name:<16}{value:10.3f}" if isinstance(value, float) else f"{name:<16}{value:>6}")
+    return 0
+
+
 def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run the study of a learned reward, or resume it."""
     from alignpro.reward_learning.config import load_reward_learning
@@ -106,6 +271,7 @@ def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
 
 def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run the missing cells of a preset, and draw all kept ones. Returns 1 if a cell failed."""
+    from alignpro.commands.train import beside, preset_folder
     from alignpro.devices import process
     from alignpro.experiments import reproduce
     from alignpro.figures.matrix import paper_figure
@@ -113,7 +279,11 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     from alignpro.report.kept_runs import matrix_rewards, matrix_table
 
     results = _results(arguments)
-    failed = reproduce(preset, arguments.runs, results, arguments.dataset, arguments.seed)
+    folder = preset_folder(arguments.preset)
+    if folder:
+        sys.path.insert(0, str(folder.resolve()))  # the reward's module
+    datasets = arguments.dataset or [beside(folder, dataset) for dataset in preset.datasets]
+    failed = reproduce(preset, arguments.runs, results, datasets, arguments.seed)
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
         use_style()
@@ -125,13 +295,17 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
 
 def _results(arguments: argparse.Namespace) -> Path:
     """The folder of kept results; also sets the number of threads."""
-    import torch
-
     from alignpro.runs import RESULTS
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    _set_threads(arguments)
     return Path(arguments.results or RESULTS)
+
+
+def _set_threads(arguments: argparse.Namespace) -> None:
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
 
 
 def _rehearse(preset: Preset, arguments: argparse.Namespace) -> int:

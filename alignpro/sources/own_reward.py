@@ -98,8 +98,9 @@ def load_reward(text: str) -> Reward:
 
         return RewardModel(ModelSpec(text))
     if module.endswith(".py"):
-        path = Path(module).resolve()
-        folder, module = str(path.parent), path.stem
+        places = [Path.cwd(), *map(Path, sys.path)]
+        path = next((p / module for p in places if (p / module).is_file()), Path(module))
+        folder, module = str(path.resolve().parent), path.stem
     else:
         folder = str(Path.cwd())
     if folder not in sys.path:

@@ -16,6 +16,11 @@ DEEPEST = 9  # levels of nesting, more than any preset has
 # Plain decimal numbers. YAML 1.1 also reads 010 as 8, 1:30 as 90 and 1e-3 as text.
 INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})")
 FLOAT = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+# Fields that may name a .txt file, relative to the preset, and how it is read.
+TEXT_FILES = {
+    "meta_prompt": str.strip,
+    "menu": lambda text: tuple(line.strip() for line in text.split("\n") if line.strip()),
+}
 
 
 class ConfigError(ValueError):
@@ -72,6 +77,8 @@ class _Reader:
             self.fail(keys[:-1], f"missing {', '.join(names)}")
         if problem in ("dataclass_type", "dict_type"):
             self.fail(keys, SECTION)
+        while keys not in self.places:  # pydantic adds the choices of a union
+            keys = keys[:-1]
         keys += getattr(errors[0].get("ctx", {}).get("error"), "keys", ())
         why = errors[0]["msg"].removeprefix("Value error, ").replace("Input should", "must")
         got = "" if isinstance(value, (dict, tuple)) else f", got {value!r:.60}"
@@ -110,7 +117,15 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return tuple(self.values(n, path, (*keys, i)) for i, n in enumerate(node.value))
         if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
+            value = _scalar(node)
+            if (
+                isinstance(value, str)
+                and value.endswith(".txt")
+                and keys
+                and keys[-1] in TEXT_FILES
+            ):
+                return self.text_file(path.parent / value, keys)
+            return value
         found = {}
         for key, value in node.value:
             here = f"{path}:{key.start_mark.line + 1}"
@@ -127,6 +142,13 @@ class _Reader:
                 else self.values(value, path, below)
             )
         return found
+
+    def text_file(self, path: Path, keys: tuple) -> str | tuple[str, ...]:
+        """What a field holds that names a text file."""
+        try:
+            return TEXT_FILES[keys[-1]](path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(keys, f"cannot read {path}: {error}")
 
     def named_section(self, name: str, keys: tuple) -> Any:
         known = {p.stem: p for p in self.named[keys[-1]].glob("*.yaml")}

@@ -1,6 +1,7 @@
 """Prompts from a file: JSONL, JSON, CSV or Parquet, with a column `prompt`.
 
-Each row is one prompt. Other columns are optional, and unknown ones are ignored:
+Each row is one prompt. `data.prompt_column` in a preset names another column for it. The other
+columns are optional, and unknown ones are ignored:
 
 - `split`: train, validation or test, in every row or in none. Without it, a hash of each text
   decides: about a tenth of the prompts are for validation and a tenth for the test. A prompt stays
@@ -48,28 +49,29 @@ def name_of(path: Path) -> str:
 
     Raises ConfigError if there is no such file.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no file of prompts {path} (in the folder {Path.cwd()})")
+    _require(path)
     stem = re.sub(r"[^\w.-]+", "-", path.stem)
     return f"{stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 
-def read_prompts(path: Path, dataset: str | None = None) -> list[Prompt]:
+def read_prompts(path: Path, dataset: str | None = None, column: str = "prompt") -> list[Prompt]:
     """Read all prompts of a file. Where it has no splits, they are made, and the order is shuffled.
 
     dataset: the name that the prompts carry; by default the file's own, without its ending.
+    column: the name of the column with the prompts.
 
     Raises ConfigError naming the file, the line (in Parquet the row) and the reason for a row that
     cannot be used, such as one that repeats another's prompt.
     """
+    _require(path)
     unit = "row" if path.suffix.lower() == ".parquet" else "line"
-    rows = list(READERS[path.suffix.lower()](path))
+    rows = list(READERS[path.suffix.lower()](path, column))
     splits = any(isinstance(row, dict) and row.get("split") for _, row in rows)
     prompts, seen = [], {}
     for number, row in rows:
-        where = f"{path}, row {number}" if unit == "row" else f"{path}:{number}"
+        where = _place(path, number)
         try:
-            prompt = _prompt(row, dataset or path.stem, splits)
+            prompt = _prompt(row, dataset or path.stem, splits, column)
             if prompt.id in seen:
                 raise ValueError(f"the same prompt is on {unit} {seen[prompt.id]}: remove one")
         except ValueError as error:
@@ -81,18 +83,49 @@ def read_prompts(path: Path, dataset: str | None = None) -> list[Prompt]:
     return prompts if splits else sorted(prompts, key=lambda p: place(p.id, seed=0))
 
 
-def _prompt(row: object, dataset: str, splits: bool) -> Prompt:
-    """The prompt in one row. Raises ValueError with the reason if it cannot be used."""
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"there is no file of prompts {path} (in the folder {Path.cwd()})")
+    if not is_file(path):
+        raise ConfigError(f"{path}: the name of a file of prompts ends in {', '.join(READERS)}")
+
+
+def read_texts(path: Path, column: str = "prompt") -> list[str]:
+    """Read the prompts of a file as they are: in their order, with those that occur twice.
+
+    Raises ConfigError as `read_prompts` does, and for a file of another kind.
+    """
+    _require(path)
+    texts = []
+    for number, row in READERS[path.suffix.lower()](path, column):
+        try:
+            texts.append(_text_of(row, column))
+        except ValueError as error:
+            raise ConfigError(f"{_place(path, number)}: {error}") from None
+    return texts
+
+
+def _place(path: Path, number: int) -> str:
+    return f"{path}, row {number}" if path.suffix.lower() == ".parquet" else f"{path}:{number}"
+
+
+def _text_of(row: object, column: str) -> str:
+    """The text of the prompt in one row. Raises ValueError with the reason if there is none."""
     if not isinstance(row, dict):
-        raise ValueError(f"must be an object with a field `prompt`, got {row!r:.40}")
-    if "prompt" not in row:
-        raise ValueError(f"no column `prompt`; there is {', '.join(map(str, row)) or 'none'}")
-    # CSV has an empty text where another format has nothing.
-    text, split, kind, options = (
-        row.get(name) or None for name in ("prompt", "split", "kind", "options")
-    )
+        raise ValueError(f"must be an object with a field `{column}`, got {row!r:.40}")
+    if column not in row:
+        raise ValueError(f"no column `{column}`; there is {', '.join(map(str, row)) or 'none'}")
+    text = row[column]
     if not isinstance(text, str) or not text.strip():
-        raise ValueError("`prompt` must be a non-empty text")
+        raise ValueError(f"`{column}` must be a non-empty text")
+    return text.strip()
+
+
+def _prompt(row: object, dataset: str, splits: bool, column: str) -> Prompt:
+    """The prompt in one row. Raises ValueError with the reason if it cannot be used."""
+    text = _text_of(row, column)
+    # CSV has an empty text where another format has nothing.
+    split, kind, options = (row.get(name) or None for name in ("split", "kind", "options"))
     if splits and split not in SPLITS:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}")
     if kind is not None and not (isinstance(kind, str) and kind.strip()):
@@ -102,7 +135,7 @@ def _prompt(row: object, dataset: str, splits: bool) -> Prompt:
         raise ValueError(f"`options` must be a list of two words, got {options!r}")
     if len(words) not in (0, 2):
         raise ValueError(f"`options` must be two words, got {len(words)}")
-    prompt = Prompt(text.strip(), dataset, split, kind and kind.strip(), [w.lower() for w in words])
+    prompt = Prompt(text, dataset, split, kind and kind.strip(), [w.lower() for w in words])
     if not splits:
         prompt.split = split_of(prompt.id, seed=0)
     return prompt
@@ -121,7 +154,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _jsonl(path: Path) -> Rows:
+def _jsonl(path: Path, column: str) -> Rows:
     for number, line in enumerate(_text(path).split("\n"), 1):  # a text may hold other line ends
         if line.strip():
             try:
@@ -130,7 +163,7 @@ def _jsonl(path: Path) -> Rows:
                 raise ConfigError(f"{path}:{number}: not JSON: {error}") from None
 
 
-def _json(path: Path) -> Rows:
+def _json(path: Path, column: str) -> Rows:
     text = _text(path)
     try:
         rows = json.loads(text)
@@ -138,7 +171,7 @@ def _json(path: Path) -> Rows:
         hint = ". One object per line is JSONL: name it .jsonl" if error.msg == "Extra data" else ""
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}{hint}") from None
     if not isinstance(rows, list):
-        raise ConfigError(f"{path}: must be a list of objects, each with a field `prompt`")
+        raise ConfigError(f"{path}: must be a list of objects, each with a field `{column}`")
     end, number, decoder = text.index("[") + 1, 1, json.JSONDecoder()
     number += text.count("\n", 0, end)
     for _ in rows:
@@ -149,7 +182,7 @@ def _json(path: Path) -> Rows:
         number += text.count("\n", start, end)
 
 
-def _csv(path: Path) -> Rows:
+def _csv(path: Path, column: str) -> Rows:
     text = _text(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     # A comma in English, a semicolon where a comma is in numbers, a tab from some programs.
@@ -157,7 +190,7 @@ def _csv(path: Path) -> Rows:
         file = io.StringIO(text, newline="")
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
-            if "prompt" not in (reader.fieldnames or ()):
+            if column not in (reader.fieldnames or ()):
                 continue
             for row in reader:
                 if None in row:
@@ -168,10 +201,10 @@ def _csv(path: Path) -> Rows:
             raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from None
         return
     first = text.partition("\n")[0].strip()
-    raise ConfigError(f"{path}:1: no column `prompt`; the first line is {first!r:.80}")
+    raise ConfigError(f"{path}:1: no column `{column}`; the first line is {first!r:.80}")
 
 
-def _parquet(path: Path) -> Rows:
+def _parquet(path: Path, column: str) -> Rows:
     import pyarrow
     from pyarrow import parquet
 
@@ -179,9 +212,9 @@ def _parquet(path: Path) -> Rows:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError(f"{path}: not Parquet: {error}") from None
-    known = [n for n in table.column_names if n in ("prompt", "split", "kind", "options")]
-    if "prompt" not in known:
-        raise ConfigError(f"{path}: no column `prompt`; there is {', '.join(table.column_names)}")
+    known = [n for n in table.column_names if n in (column, "split", "kind", "options")]
+    if column not in known:
+        raise ConfigError(f"{path}: no column `{column}`; there is {', '.join(table.column_names)}")
     yield from enumerate(table.select(known).to_pylist(), 1)
 
 

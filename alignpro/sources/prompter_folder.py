@@ -50,7 +50,7 @@ class Facts:
     form: Literal["suffix", "rewrite"]
     meta_prompt: str
     sampling: SamplingConfig
-    batch_size: Count
+    batch_size: Count | None
     base_model: ModelSpec
     base_sha256: str
     lora_layers: Count

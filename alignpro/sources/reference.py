@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,9 +15,25 @@ from tqdm import tqdm
 
 from alignpro.config import WarmStartConfig
 from alignpro.fast.logprobs import forward, make_batch
+from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
 
 if TYPE_CHECKING:
     from alignpro.generation import Policy
+
+COVERAGE_SAMPLES = 16  # for each entry of the menu, on average
+
+
+def menu_of(config: WarmStartConfig) -> tuple[str, ...]:
+    """The suffixes that the warm start teaches."""
+    if isinstance(config.menu, tuple):
+        return config.menu
+    return NEUTRAL_MENU + (BEST_SUFFIXES if config.menu == "all" else ())
+
+
+def candidates(config: WarmStartConfig) -> tuple[str, ...]:
+    """The suffixes that the best constant one is chosen among: a menu of your own, or all."""
+    own = isinstance(config.menu, tuple)
+    return ("", *(config.menu if own else NEUTRAL_MENU + BEST_SUFFIXES))
 
 
 def balanced_pairs(rows: int, entries: int, count: int, seed: int) -> np.ndarray:
@@ -83,6 +101,22 @@ def menu_coverage(outputs: Sequence[str], menu: Sequence[str]) -> dict:
     written = Counter(outputs)
     shares = {entry: written[entry] / len(outputs) for entry in menu}
     return {"samples": len(outputs), "off_menu": 1 - sum(shares.values()), "shares": shares}
+
+
+def sampled_coverage(
+    policy: Policy, queries: list[list[int]], menu: Sequence[str], seed: int
+) -> dict:
+    """`menu_coverage` of what `policy` writes to `queries`. Prints a warning about rare entries."""
+    repeats = math.ceil(COVERAGE_SAMPLES * len(menu) / len(queries))
+    coverage = menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
+    if rare := rarely_written(coverage):
+        print(
+            f"after the warm start {coverage['off_menu']:.0%} of the suffixes are off the menu and "
+            f"these entries are hardly ever written: {', '.join(rare)}. PPO learns little about "
+            "what it does not try; a warm start with more steps helps",
+            file=sys.stderr,
+        )
+    return coverage
 
 
 def rarely_written(coverage: dict) -> list[str]:
