@@ -136,7 +136,7 @@ print(f"largest difference between formula and solver: {error:.1e}")
 # %% [markdown]
 # Formula and solver agree to rounding. The picture of both:
 
-# %%
+# %% tags=["explore-figure"]
 frame = pd.concat(
     pd.DataFrame({"leash": leashes, "policy": name, "J": J})
     for name, J in [

@@ -21,7 +21,7 @@
 # optimum, its regret a KL at every step.
 #
 # The trick: let the answer be **one token**. Then the frozen model is a softmax over its
-# vocabulary, a row of a table, and everything in chapter 4 holds for it.
+# vocabulary, a row of a table, and everything in the chapter [Sharper](../book/sharper.md) holds for it.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -155,6 +155,14 @@ frame = pd.DataFrame({"suffix": suffixes, "rho_sft": P @ rho_sft, "g": P @ inst.
 frame["best for"] = np.bincount(inst.g.argmax(axis=1), minlength=K)
 frame.sort_values("g", ascending=False).head(8).round(3)
 
+# %% tags=["explore-data", "remove-cell"]
+# The page on which readers move the leashes takes the instance from here.
+from IPython.display import JSON
+from alignpro.theory.reduced import LEASHES, reduced
+
+named = {"name": "the language model", "rewrites": [suffix or "(no suffix)" for suffix in suffixes]}
+JSON(named | reduced(inst, LEASHES))
+
 # %%
 print(f"no suffix: rho_sft {P @ rho_sft[:, 0]:.3f}, g {P @ inst.g[:, 0]:.3f}")
 print(f"a constant suffix earns at most {(P @ inst.g).max():.3f}, "
@@ -224,7 +232,7 @@ print("  <=  ".join(f"{name} {getattr(sol, name):+.3f}" for name in chain))
 # positive, and cannot.
 
 # %% [markdown]
-# ## The figures of chapter 4, on the real model
+# ## The figures of *Sharper*, on the real model
 #
 # Only the RLHF side needs the vocabulary. The prompter's side is a table of 20 numbers a question,
 # so a sweep over its leash is cheap.

@@ -24,12 +24,11 @@ import jupytext
 import nbformat
 import yaml
 from filelock import FileLock, Timeout
+from lighten import lighten
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "_build"
-# The notebook whose tagged cells give the introduction its figure and table.
-SCOREBOARD = "15_scoreboard"
 
 
 def paired(source: Path) -> nbformat.NotebookNode:
@@ -173,9 +172,9 @@ def caption(cell) -> str | None:
 
 
 def tagged_output(notebook, tag: str, kind: str) -> str:
-    """The output of type `kind` of the one cell with this tag.
+    """The output of type `kind` of the cell with this tag, which another page shows.
 
-    Raises RuntimeError if there is no such cell or output: the introduction shows it.
+    Raises RuntimeError if there is no such cell or output.
     """
     for cell in notebook.cells:
         if tag in cell.metadata.get("tags", []):
@@ -185,28 +184,54 @@ def tagged_output(notebook, tag: str, kind: str) -> str:
     raise RuntimeError(f"no cell with the tag {tag!r} has an output of type {kind}")
 
 
-def answer(scoreboard) -> dict[Path, bytes]:
-    """The figure and the table of the book's answer, taken from the executed scoreboard."""
-    cells = scoreboard.cells
+def tagged_figure(notebook, tag: str, name: str, note: str = "") -> tuple[str, bytes]:
+    """The figure of the cell with this tag: a page part that shows it as `name`, and the image."""
     told = next(
         caption(below)
-        for cell, below in zip(cells, cells[1:])
-        if "answer-figure" in cell.metadata.get("tags", [])
+        for cell, below in zip(notebook.cells, notebook.cells[1:])
+        if tag in cell.metadata.get("tags", [])
     )
-    page = f"""```{{figure}} answer.png
-:name: fig-answer
+    stem = Path(name).stem
+    page = f"""```{{figure}} {name}
+:name: fig-{stem}
+:figclass: {stem}-figure
 :alt: {told}
 :width: 100%
 
-{told}
-```
-
-```{{raw}} html
-{tagged_output(scoreboard, "answer-table", "text/html")}
+{note}{told}
 ```
 """
-    image = base64.b64decode(tagged_output(scoreboard, "answer-figure", "image/png"))
+    return page, base64.b64decode(tagged_output(notebook, tag, "image/png"))
+
+
+def answer(scoreboard) -> dict[Path, bytes]:
+    """The figure and the table of the book's answer, taken from the executed scoreboard."""
+    page, image = tagged_figure(scoreboard, "answer-figure", "answer.png")
+    page += f"""
+```{{raw}} html
+<div class="pst-scrollable-table-container" tabindex="0">
+{tagged_output(scoreboard, "answer-table", "text/html")}
+</div>
+```
+"""
     return {Path("book/_answer.md"): page.encode(), Path("book/answer.png"): image}
+
+
+def explore(setting, real_model) -> dict[Path, bytes]:
+    """What the interactive page needs: the coin, the real model's instance, and a static figure."""
+    from alignpro.theory.instances import coin
+    from alignpro.theory.reduced import LEASHES, reduced
+
+    note = "Without scripts, one view of the coin. "
+    page, image = tagged_figure(setting, "explore-figure", "explore.png", note)
+    small = {"name": "the coin", "rewrites": ["harmful", "the prompt itself", "helpful"]}
+    real = tagged_output(real_model, "explore-data", "application/json")
+    data = json.dumps([small | reduced(coin(), LEASHES), real])
+    return {
+        Path("book/_explore.md"): page.encode(),
+        Path("book/explore.png"): image,
+        Path("book/_static/explore-data.js"): f"window.EXPLORE = {data};\n".encode(),
+    }
 
 
 def edition() -> dict[Path, bytes]:
@@ -242,6 +267,7 @@ def stage(preset: str) -> Path:
     for path in sorted((ROOT / "book").rglob("*")):
         if path.is_file():
             wanted[path.relative_to(ROOT)] = path.read_bytes()
+    executed = {}
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         notebook = nbformat.read(BUILD / "executed" / preset / path.name, 4)
         describe_figures(notebook)
@@ -249,9 +275,8 @@ def stage(preset: str) -> Path:
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.metadata.tags.append("remove-cell")
         wanted[Path("notebooks") / path.name] = nbformat.writes(notebook).encode()
-        if path.stem == SCOREBOARD:
-            wanted |= answer(notebook)
-    wanted |= edition()
+        executed[path.stem[:2]] = notebook
+    wanted |= answer(executed["15"]) | explore(executed["01"], executed["05"]) | edition()
     for path in [p for p in target.rglob("*") if p.is_file()]:
         if path.relative_to(target) not in wanted:
             path.unlink()
@@ -281,6 +306,7 @@ def render(source: Path) -> Path:
     command += ["--path-output", str(ROOT), "-W", "-n", "--keep-going", "-q"]
     if subprocess.run(command, cwd=ROOT).returncode or not page.exists():
         raise SystemExit("the book did not build; see the warnings above")
+    lighten(page.parent)
     return page
 
 
