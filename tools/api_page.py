@@ -35,6 +35,7 @@ rows = [{"prompt": f"How do I change part {n}?"} for n in range(90)]
 with open("questions.jsonl", "w") as file:
     file.writelines(json.dumps(row) + "\\n" for row in rows)
 
+
 def helpful(prompts, answers):
     return [min(len(answer), 100) / 100 for answer in answers]"""
 # Each entry point by its module and name, with an example.
@@ -64,7 +65,7 @@ print(gain["gain"], gain["low"], gain["high"])""",
     "alignpro.prompter:Prompter.save": 'prompter.save("my-prompter")',
     "alignpro.prompter:Prompter.load": 'prompter = Prompter.load("my-prompter")',
     "alignpro.prompter:Prompter.rewrite": """\
-print(prompter.rewrite(["How do I boil an egg?"]))          # greedy
+print(prompter.rewrite(["How do I boil an egg?"]))  # greedy
 print(prompter.rewrite(["How do I boil an egg?"], seed=1))  # sampled""",
     "alignpro.commands.proxy:make_app": """\
 app = make_app(prompter, "http://localhost:8000/v1")  # run it with uvicorn""",
