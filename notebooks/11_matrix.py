@@ -21,10 +21,6 @@
 #
 # Nothing is trained on this page. It reads the repository's `results/`, where each run keeps its
 # configuration, versions, commit, hardware and every generated text. `make reproduce` adds to them.
-#
-# The kept runs of the `cpu` preset used an earlier recipe: a warm start on a menu of 12 suffixes, and a
-# learning rate that falls to 0. The [page on training](07_train.ipynb) trains the recipe of today and shows
-# the study that led to it.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -58,7 +54,9 @@ from alignpro.report.kept_runs import (
     matrix_metrics,
     matrix_rewards,
     matrix_table,
+    recipe_changes,
 )
+from alignpro.report.html import text_table
 from alignpro.statistics import paired_gain
 
 style.use_style()
@@ -84,6 +82,19 @@ print(f"{len(wanted.intersection(kept))} of the preset's {len(wanted)} prompter 
 print("missing:", ", ".join(f"{d}/seed{s}" for d, s in wanted.difference(kept)) or "none")
 
 # %% [markdown]
+# A preset may change after its runs were kept. Which of them were trained with other settings than those
+# of today?
+
+# %%
+changes = recipe_changes(results_of)
+older = changes.groupby("dataset")["seed"].unique()
+print("older runs:", "; ".join(f"{d}, seeds {sorted(s)}" for d, s in older.items()) or "none")
+shown = changes.drop_duplicates(["setting", "kept", "today"])[["setting", "kept", "today"]]
+text_table(shown).hide(axis="index")
+
+# %% [markdown]
+# The [page on training](07_train.ipynb) trains the recipe of today, and shows the study that led to it.
+#
 # ## Mean reward and variance
 #
 # Intervals cover prompts and runs. The two are resampled independently, since all runs of a dataset

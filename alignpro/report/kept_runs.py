@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from alignpro.config import described, load_preset
 from alignpro.evaluation import TOLD_THE_KIND, checked_rewards
 from alignpro.runs import RESULTS
 from alignpro.statistics import paired_gain, reward_summary
 
 # What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
 TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
+# Settings that an oracle, which shares the adapter's form, is not trained with.
+PROMPTER_ONLY = ("prompter.form", "prompter.max_new_tokens", "prompter.warm_start.")
 # Labels of configurations in kept tables that have another name today.
 RENAMED = {"Best suffix per kind (oracle)": TOLD_THE_KIND}
 
@@ -91,6 +94,50 @@ def matrix_cards(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
     """The card of every run in `results/`, one row each: what was run, when, where, how long."""
     paths = sorted((results / preset_name).glob("*/*/seed*/card.json"))
     return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def recipe_changes(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
+    """The kept runs whose settings are not those of the preset today, one row per setting.
+
+    Columns: dataset, architecture, seed, setting, kept, today. A setting that the preset did not
+    have then is None. A prompter's run is compared without the settings of the oracle, and an
+    oracle's without those of the prompter and of its PPO, which `rlhf` replaces.
+    """
+    today, rows = _flat(described(load_preset(preset_name))), []
+    for path in sorted((results / preset_name).glob("*/*/seed*/config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        oracle = config["cell"]["configuration"] == "rlhf"
+        kept = _flat(config["preset"])
+        if oracle:  # in force is what `rlhf` says, and `ppo` for what it leaves out
+            kept, now = (_in_force(settings) for settings in (kept, today))
+        else:
+            kept, now = (
+                {k: v for k, v in settings.items() if not k.startswith("rlhf.")}
+                for settings in (kept, today)
+            )
+        dataset, architecture, seed = path.parts[-4], path.parts[-3], path.parts[-2]
+        for name in sorted(kept | now):
+            if kept.get(name) != now.get(name):
+                cell = (dataset, architecture, int(seed.removeprefix("seed")), name)
+                rows.append([*cell, kept.get(name), now.get(name)])
+    columns = ["dataset", "architecture", "seed", "setting", "kept", "today"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    """Nested `values` under dotted names."""
+    out = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return out
+
+
+def _in_force(settings: dict) -> dict:
+    """The settings that an oracle is trained with, under the names of `ppo`."""
+    own = {k.replace("rlhf.", "ppo."): v for k, v in settings.items() if k.startswith("rlhf.")}
+    others = {k: v for k, v in settings.items() if not k.startswith(("rlhf.", *PROMPTER_ONLY))}
+    return others | {k: v for k, v in own.items() if v is not None}
 
 
 def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:

@@ -5,12 +5,14 @@ import json
 import pandas as pd
 import pytest
 
+from alignpro.config import described, load_preset
 from alignpro.evaluation import TOLD_THE_KIND
 from alignpro.judging.paper_table import our_cells
 from alignpro.report.kept_runs import (
     matrix_metrics,
     matrix_rewards,
     matrix_table,
+    recipe_changes,
     reference_tables,
 )
 from alignpro.report.rlhf_cost import spent
@@ -63,3 +65,30 @@ def test_kept_tables_have_todays_names_of_configurations():
     tables = reference_tables("cpu", path.parts[-4]).values()
     for table in (matrix_table("cpu"), *tables):
         assert old not in set(table["configuration"]) and new in set(table["configuration"])
+
+
+@pytest.mark.parametrize(
+    ("configuration", "section", "name", "found"),
+    [
+        ("align-pro", "ppo", "learning_rate", "ppo.learning_rate"),
+        ("align-pro", "rlhf", "lam", None),
+        ("rlhf", "ppo", "learning_rate", None),  # `rlhf` has a learning rate of its own
+        ("rlhf", "ppo", "clip", "ppo.clip"),
+        ("rlhf", "rlhf", "lam", "ppo.lam"),
+        ("rlhf", "prompter", "lora_rank", "prompter.lora_rank"),
+        ("rlhf", "prompter", "max_new_tokens", None),
+    ],
+)
+def test_a_run_is_of_another_recipe_where_it_was_trained_with_other_settings(
+    tmp_path, configuration, section, name, found
+):
+    settings = described(load_preset("cpu"))
+    settings[section][name] = 77
+    folder = tmp_path / "cpu" / "help" / "X" / "seed2"
+    folder.mkdir(parents=True)
+    config = {"preset": settings, "cell": {"configuration": configuration}}
+    (folder / "config.json").write_text(json.dumps(config))
+    changes = recipe_changes("cpu", tmp_path)
+    assert changes["setting"].tolist() == ([found] if found else [])
+    if found:
+        assert changes.iloc[0][["dataset", "seed", "kept"]].tolist() == ["help", 2, 77]

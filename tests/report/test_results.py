@@ -11,7 +11,12 @@ import torch
 from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.figures.matrix import reward_distributions
-from alignpro.report.kept_runs import compare_runs, matrix_table, reference_tables
+from alignpro.report.kept_runs import (
+    compare_runs,
+    matrix_table,
+    recipe_changes,
+    reference_tables,
+)
 from alignpro.report.rlhf_cost import answer_rewards, rewrite_rewards
 from alignpro.reward_learning.config import load_reward_learning
 from alignpro.reward_learning.study import column, read_study
@@ -42,8 +47,9 @@ def test_the_whole_matrix_of_the_cpu_preset_is_kept():
     assert {named(f) for f in FOLDERS} >= wanted
 
 
-# What the study of the recipe (results/recipe) has changed in the preset since the kept runs were
-# made: field by field, what they were made with. To be emptied when the matrix is run again.
+# The datasets whose kept prompters were trained before the study of the recipe (results/recipe).
+# Then what it has changed in the preset: field by field, what these were trained with.
+OLDER = {"help", "chat", "reasoning"}
 BEFORE_THE_STUDY = {
     "prompter.warm_start.menu": "neutral",
     "prompter.warm_start.steps": 40,
@@ -70,14 +76,25 @@ def check_preset(kept: dict, today: dict) -> None:
     assert {name: kept.get(name) for name in changed} == BEFORE_THE_STUDY
 
 
+def test_the_kept_runs_have_the_settings_of_today_but_for_the_recipe_of_the_older_ones():
+    changes = recipe_changes("cpu")
+    before = {k: v for k, v in BEFORE_THE_STUDY.items() if not k.startswith("rlhf.")}
+    found = {
+        cell: dict(zip(rows["setting"], rows["kept"]))
+        for cell, rows in changes.groupby(["dataset", "architecture", "seed"])
+    }
+    seeds = load_preset("cpu").seeds
+    assert found == {(dataset, "P1F1", seed): before for dataset in OLDER for seed in seeds}
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)
-def test_a_result_was_made_by_the_preset_of_today_but_for_the_recipe(folder):
+def test_a_result_says_where_it_comes_from_and_has_all_its_steps(folder):
     config = json.loads((folder / "config.json").read_text())
     preset = load_preset(folder.parts[-4])
-    check_preset(config["preset"], described(preset))
     assert config["cell"]["dataset"] == folder.parts[-3]
     card = json.loads((folder / "card.json").read_text())
     assert {"date", "commit", "versions", "hardware", "training_seconds"} <= card.keys()
+    assert "dirty" not in card["commit"]
     steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").open()]
     training = preset.rlhf if config["cell"]["configuration"] == "rlhf" else preset.ppo
     assert steps == list(range(1, training.steps + 1))
