@@ -57,6 +57,7 @@ from alignpro.report.kept_runs import (
     recipe_changes,
 )
 from alignpro.report.html import text_table
+from alignpro.report.reading import with_pooled_choices
 from alignpro.statistics import paired_gain
 
 style.use_style()
@@ -102,7 +103,7 @@ text_table(shown).hide(axis="index")
 # widened as Student's t requires.
 
 # %%
-table = matrix_table(results_of)
+table = with_pooled_choices(matrix_table(results_of), results_of)
 cells = matrix_rewards(table, resamples)
 matrix.paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward");
 

@@ -277,6 +277,7 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     from alignpro.figures.matrix import paper_figure
     from alignpro.figures.style import use_style
     from alignpro.report.kept_runs import matrix_rewards, matrix_table
+    from alignpro.report.reading import with_pooled_choices
 
     results = _results(arguments)
     folder = preset_folder(arguments.preset)
@@ -287,7 +288,8 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
         use_style()
-        cells = matrix_rewards(matrix_table(preset.name, results), resamples=1000)
+        table = with_pooled_choices(matrix_table(preset.name, results), preset.name, results)
+        cells = matrix_rewards(table, resamples=1000)
         figure = paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward")
         figure.savefig(folder / "mean_reward.png", dpi=150)
     return 1 if failed else 0

@@ -19,6 +19,7 @@ from alignpro.evaluation import TOLD_THE_KIND, best_suffixes
 from alignpro.report.kept_runs import matrix_table
 from alignpro.runs import RESULTS
 
+PRESET = "cpu"  # whose frozen LLM has answered
 NOTHING = "(nothing)"
 CONSTANT = "Best constant suffix"
 CALLS = (480, 960, 1440, 2880)  # frozen calls at which learners are compared
@@ -35,8 +36,10 @@ def search_calls(dataset: str, results: Path = RESULTS) -> pd.DataFrame:
     return pd.read_parquet(results / "reading" / dataset / "search.parquet")
 
 
-def studied(results: Path = RESULTS) -> list[str]:
-    """The datasets whose suffixes have all been answered."""
+def studied(preset_name: str = PRESET, results: Path = RESULTS) -> list[str]:
+    """The datasets whose suffixes have all been answered; none of another preset."""
+    if preset_name != PRESET:
+        return []
     return sorted(p.parent.name for p in (results / "reading").glob("*/every_suffix.parquet"))
 
 
@@ -47,7 +50,7 @@ def pooled_choice(suffixes: pd.DataFrame) -> tuple[str, dict[str, str]]:
 
 
 def with_pooled_choices(
-    table: pd.DataFrame, preset_name: str = "cpu", results: Path = RESULTS
+    table: pd.DataFrame, preset_name: str = PRESET, results: Path = RESULTS
 ) -> pd.DataFrame:
     """`table`, the answers of all runs, with one constant suffix for all runs of a dataset.
 
@@ -56,10 +59,12 @@ def with_pooled_choices(
     answers of all runs together. Its test answers are those of `every_suffix`, beside each run. A
     dataset without them keeps what its runs chose.
     """
+    if not studied(preset_name, results):
+        return table
     suffixes = matrix_table(preset_name, results, ["suffixes"])
     chosen = table["configuration"].isin([CONSTANT, TOLD_THE_KIND])
     parts = []
-    for dataset in studied(results):
+    for dataset in studied(preset_name, results):
         replaced = chosen & (table["dataset"] == dataset)
         runs = table.loc[replaced, ["architecture", "frozen", "seed"]].drop_duplicates()
         table, chosen = table[~replaced], chosen[~replaced]

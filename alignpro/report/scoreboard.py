@@ -18,6 +18,7 @@ from alignpro.config import Preset, distinct_pairs
 from alignpro.report.html import text_table
 from alignpro.report.kept_runs import matrix_table
 from alignpro.report.measured_claims import MEASURES, Found
+from alignpro.report.reading import with_pooled_choices
 from alignpro.report.theory_claims import violations
 from alignpro.reward_learning.study import read_study, study_folder
 from alignpro.runs import RESULTS
@@ -100,6 +101,7 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
         reads: matrix_table(preset.name, results, [name])
         for reads, name in (("answers", "evaluation"), ("suffixes", "suffixes"))
     }
+    tables["answers"] = with_pooled_choices(tables["answers"], preset.name, results)
     kept = {cell: _sources(tables, preset, *cell, results) for cell in cells}
     rows = []
     for claim in CLAIMS["measured"]:
