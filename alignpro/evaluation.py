@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from alignpro.runs import RunError, atomic_write
+from alignpro.runs import RunError
+from alignpro.sources.files import locked, read_table, write_table
 from alignpro.texts import Prompt, Response, Reward
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def evaluate(
 
     `rewriters` maps a configuration's name to it; all draw with the same seeds. `progress` shows a
     bar. Columns: configuration, id, dataset, kind, sample, prompt, rewrite, response, ended,
-    tokens, reward. Raises RewardError for a reward that is not one finite number per response.
+    tokens, filtered, reward. A response that a server's content filter withheld is empty, and has
+    the reward that `reward` gives to an empty one (the rubric: 0). Raises RewardError for a reward
+    that is not one finite number per response.
     """
     tables = []
     repeated = [x for x in prompts for _ in range(samples)]
@@ -138,6 +141,7 @@ def evaluate(
                     "response": [str(y) for y in responses],
                     "ended": [y.ended for y in responses],
                     "tokens": [y.tokens for y in responses],
+                    "filtered": [y.filtered for y in responses],
                     "reward": rewards_of(reward, repeated, responses),
                 }
             )
@@ -148,10 +152,9 @@ def evaluate(
 def kept(path: Path, make: Callable[..., pd.DataFrame], *arguments: object) -> pd.DataFrame:
     """The table at `path`; where there is none, `make(*arguments)` makes it and it is kept."""
     if not path.exists():
-        table = make(*arguments)
-        with atomic_write(path) as partial:
-            table.to_parquet(partial, index=False)
-    return pd.read_parquet(path)
+        with locked(path.parent):
+            write_table(path, make(*arguments))
+    return read_table(path)
 
 
 def best_suffixes(table: pd.DataFrame) -> tuple[str, dict[str, str]]:

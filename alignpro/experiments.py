@@ -30,9 +30,10 @@ from alignpro.runs import (
     stage_seed,
     write_json,
 )
-from alignpro.sources import finished_runs, own_reward, prompter_folder, reference, room
+from alignpro.sources import files, finished_runs, own_reward, prompter_folder, reference, room
 from alignpro.sources.endpoint import Endpoint
 from alignpro.sources.model_card import write_model_card
+from alignpro.sources.provenance import note_session
 from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import Prompt, Response, Reward
 
@@ -110,8 +111,11 @@ class Cell:
         name = own_reward.checked_name(self.reward, self.prompts("train")[:2] if own else [])
         self.process = devices.process()
         with self.process.main_process_first():
-            self.run = Run(root, preset, self.dataset, self.pair, "align-pro", seed, name)
-            self.oracle_run = Run(root, preset, self.dataset, self.pair[1:], "rlhf", seed, name)
+            known = {r: models.identity(s) for r in self.pair if (s := preset.models[r]).is_named}
+            for_oracle = {r: known[r] for r in self.pair[1:] if r in known}
+            cell = (root, preset, self.dataset)
+            self.run = Run(*cell, self.pair, "align-pro", seed, name, known)
+            self.oracle_run = Run(*cell, self.pair[1:], "rlhf", seed, name, for_oracle)
             finished_runs.note_parts(self.run, own_reward.reward_parts(self.reward))
         self._frozen: Policy | Endpoint | None = None
 
@@ -130,7 +134,8 @@ class Cell:
         if self._frozen is None:
             spec, batch = self.preset.models[self.pair[1]], self.preset.generation_batch
             if self.remote:
-                endpoint = Endpoint(spec, self.preset.frozen, batch)
+                kept = self.run.folder / "answers.jsonl"
+                endpoint = Endpoint(spec, self.preset.frozen, batch, kept)
                 self.process.print(endpoint.probe())
                 self._frozen = endpoint
             else:
@@ -175,7 +180,8 @@ class Cell:
         """
         folder = self.run.folder / "prompter"
         if not self.run.finished:
-            self._fit_prompter(folder, progress)
+            with files.locked(self.run.folder, self.process.is_main_process):
+                self._fit_prompter(folder, progress)
         self._describe()
         return Prompter.load(folder, self.preset.models[self.pair[0]].source)
 
@@ -222,7 +228,9 @@ class Cell:
         folder = run.folder / "policy"
         self._frozen = None  # π_F and a trained copy of it may not fit side by side
         if not run.finished:
-            self._fit_oracle(folder, progress)
+            with files.locked(run.folder, self.process.is_main_process):
+                self._fit_oracle(folder, progress)
+        files.check_seal(folder)
         model, tokenizer = models.load(spec)
         model = linears.to_fast(merge_adapter(model, folder), spec)
         return Policy(model, tokenizer, self.preset.frozen, self.preset.generation_batch)
@@ -237,7 +245,7 @@ class Cell:
             Policy(model, tokenizer, sampling, self.preset.generation_batch),
             lambda prompts: [[{"role": "user", "content": str(x)}] for x in prompts],
             lambda prompts, outputs, seed: self._scored(prompts, outputs),
-            lambda: model.save_pretrained(folder, safe_serialization=True),
+            lambda: files.save_adapter(model, folder),
             progress,
         )
 
@@ -330,6 +338,8 @@ class Cell:
         """Train `policy` to the end of `run`, `save` it, and write the run's card."""
         started = time.perf_counter()
         prompts = self.prompts("train")
+        if self.process.is_main_process and (changes := note_session(run.folder)):
+            self.process.print(f"this run began with other software: {'; '.join(changes)}")
         self.trainer(policy, prompts, messages, score, config, run).train(progress)
         if self.process.is_main_process:
             with run.writing("the trained adapter"):
@@ -343,6 +353,7 @@ class Cell:
                 trained_parameters=trained,
                 arithmetic=linears.arithmetic(policy.model),
                 processes=self.process.num_processes,
+                changed_since_start=note_session(run.folder),
                 **({"endpoint": self._frozen.facts()} if self.remote else {}),
             )
         self.process.wait_for_everyone()
@@ -356,6 +367,7 @@ class Cell:
         model, tokenizer = models.load(spec)
         model = linears.to_fast(model, spec, config.lora_layers)
         if start is not None:
+            files.check_seal(start)
             model = merge_adapter(model, start)
         model = add_lora(model, config, stage_seed(self.seed, self.dataset, stage))
         return linears.to_bf16(model, spec), tokenizer
@@ -382,8 +394,7 @@ class Cell:
         seed = stage_seed(self.seed, self.dataset, "warm start", "coverage")
         coverage = reference.sampled_coverage(policy, queries, menu, seed)
         write_json(self.run.folder / "coverage.json", coverage)
-        with atomic_write(folder) as partial:
-            model.save_pretrained(partial, safe_serialization=True)
+        files.save_adapter(model, folder)
 
     def score_rewrites(self, prompter: Prompter) -> ppo.Score:
         """The black box of the paper: rewrite x, ask π_F, and reward its answer against x."""
@@ -422,6 +433,7 @@ class Cell:
             folder = results / self.preset.name / self.dataset / architecture / f"seed{self.seed}"
             if run.finished:
                 for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
+                    files.require_readable(path)
                     with atomic_write(folder / path.name) as partial:
                         shutil.copyfile(path, partial)
         return folder

@@ -18,6 +18,7 @@ from alignpro.devices import device, dtype
 from alignpro.fast.linears import copy_head_input
 from alignpro.sources import gemma
 from alignpro.sources.chat import settle_template
+from alignpro.sources.files import check_seal, file_hash
 from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
 
 # A progress bar belongs in a terminal, not on a page of the book.
@@ -43,6 +44,7 @@ def load(
             f"{spec.source!r} is an adapter, not a model. `Prompter.load` loads trained prompters. "
             "To train on top of one, merge it into its base model first (peft: `merge_and_unload`)"
         )
+    check_seal(Path(location(spec)))
     random, precision = spec.source.startswith("random:"), precision or dtype()
     # AutoTokenizer reads any tokenizer of a Qwen2 as Qwen2's own.
     tokenizer = pretrained(PreTrainedTokenizerFast if random else AutoTokenizer, spec)
@@ -112,8 +114,7 @@ def identity(spec: ModelSpec) -> str:
         return f"{spec.source}@{Path(config).parent.name}"
     found = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        with open(path, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+        found.update(bytes.fromhex(file_hash(path)))
     return f"{folder.name}@{found.hexdigest()[:10]}"
 
 

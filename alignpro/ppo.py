@@ -22,6 +22,7 @@ from alignpro.fast.clock import StageClock
 from alignpro.fast.logprobs import Batch, forward, make_batch, with_trunk
 from alignpro.generation import Policy
 from alignpro.runs import Run, RunError, stage_seed
+from alignpro.sources.health import warnings_for
 from alignpro.texts import Response
 
 
@@ -42,10 +43,6 @@ class Scored:
 
 
 Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
-
-# A run is called frozen where over this many steps hardly any ratio reaches the clip range, while
-# the policy still has more than half of the entropy that it began with.
-FROZEN_STEPS, FROZEN_CLIP_FRACTION = 5, 0.005
 
 
 @dataclass
@@ -146,38 +143,6 @@ def ppo_losses(
             "val/ratio": masked_mean(ratio, mask).item(),
         }
     return policy_loss, value_loss, stats
-
-
-def warnings_for(history: Sequence[dict]) -> list[str]:
-    """What to warn of after the last step of `history`, a run's metrics, one row per step."""
-    last, found = history[-1], []
-    # The k1 estimate of a small KL may be slightly negative by chance.
-    if last["objective/kl"] < -0.5:
-        found.append(
-            f"KL is {last['objective/kl']:.2f} < 0: sampling and scoring of the policy disagree"
-        )
-    if last["val/distinct_outputs"] < 0.05:
-        found.append(
-            "nearly all outputs are equal: the policy has collapsed; a larger lam or a smaller "
-            "learning_rate prevents it"
-        )
-    if is_frozen(history) and not is_frozen(history[:-1]):
-        found.append(
-            f"the policy is frozen: for {FROZEN_STEPS} steps its updates have been too small to be "
-            f"clipped, and its entropy is still {last['objective/entropy']:.1f} nats; a larger "
-            "learning_rate, or one that does not decay, lets it go on"
-        )
-    return found
-
-
-def is_frozen(history: Sequence[dict]) -> bool:
-    """Whether the policy has stopped moving before it has made up its mind: see FROZEN_STEPS."""
-    if len(history) < FROZEN_STEPS:
-        return False
-    window = history[-FROZEN_STEPS:]
-    clipped = sum(row["policy/clipfrac_avg"] for row in window) / FROZEN_STEPS
-    entropy = sum(row["objective/entropy"] for row in window) / FROZEN_STEPS
-    return clipped < FROZEN_CLIP_FRACTION and entropy > history[0]["objective/entropy"] / 2
 
 
 class Trainer:
@@ -313,7 +278,7 @@ class Trainer:
             "step": step,
             "episode": step * config.batch_size,
             "objective/scores": score.mean().item(),
-            "objective/scores_std": score.std().item(),
+            "objective/scores_std": score.std().nan_to_num().item(),  # of a single one: 0
             "objective/kl": log_ratio.mean().item(),
             "objective/kl_coef": self.lam,
             "objective/entropy": entropies.sum(-1).mean().item(),

@@ -11,11 +11,17 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alignpro.config import Preset, described
-from alignpro.sources.files import RunError, atomic_write, write_json
+from alignpro.sources.files import (
+    RunError,
+    atomic_write,
+    load_tensors,
+    save_tensors,
+    write_json,
+)
 from alignpro.sources.provenance import provenance
 
 PACKAGE = Path(__file__).parent
@@ -61,6 +67,7 @@ class Run:
         frozen LLM alone where it is itself trained.
     kind: what is trained, "align-pro" or "rlhf".
     reward: the name of the reward, from `sources.own_reward.reward_name`.
+    weights: `models.identity` of each role whose source does not tell its weights.
 
     `cell` has these facts as a dict, and `folder` is the run's own folder, made if it is missing.
     """
@@ -74,6 +81,7 @@ class Run:
         kind: str,
         seed: int,
         reward: str = "rubric",
+        weights: Mapping[str, str] | None = None,
     ):
         self.preset, self.seed = preset, seed
         self.cell = {
@@ -83,6 +91,7 @@ class Run:
             "configuration": kind,
             "reward": reward,
             "seed": seed,
+            **({"weights": weights} if weights else {}),
         }
         config = {"cell": self.cell, "preset": described(preset)}
         key = digest(config["preset"], code_digest(), self.cell)
@@ -139,12 +148,9 @@ class Run:
 
     def save_checkpoint(self, step: int, tensors: dict, name: str = "step") -> None:
         """Keep `tensors`, by name, as the state after `step`; the newest two of `name` are kept."""
-        from safetensors.torch import save_file
-
         target = self.folder / "checkpoints" / f"{name}-{step:06d}.safetensors"
-        flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with self.writing(f"checkpoints/{target.name}"), atomic_write(target) as partial:
-            save_file(flat, partial, metadata={"step": str(step), "run": self.folder.name})
+        with self.writing(f"checkpoints/{target.name}"):
+            save_tensors(target, tensors, {"step": str(step), "run": self.folder.name})
         for old in sorted(target.parent.glob(f"{name}-*.safetensors"))[:-2]:
             old.unlink()
 
@@ -154,13 +160,11 @@ class Run:
         A damaged one is set aside with a message, and the one before is used. Raises RunError for
         a checkpoint of another run.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         for path in sorted((self.folder / "checkpoints").glob("step-*.safetensors"), reverse=True):
             try:
-                with safe_open(path, framework="pt") as file:
-                    facts = file.metadata() or {}
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}
+                facts, tensors = load_tensors(path)
             except (SafetensorError, OSError) as error:
                 print(f"{path} is damaged ({error}); going back to the one before")
                 path.rename(path.with_suffix(".damaged"))

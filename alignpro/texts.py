@@ -32,7 +32,8 @@ class Response(str):
     """A sampled response y: a string, with facts about it.
 
     `ended` is False if the length limit cut it off. `tokens` is the number of its tokens, and
-    `token_ids` are their ids, which an endpoint does not send.
+    `token_ids` are their ids, which an endpoint does not send. `filtered` is True where a server's
+    content filter withheld it, which leaves it empty or cut.
     """
 
     def __new__(
@@ -41,9 +42,10 @@ class Response(str):
         ended: bool = True,
         token_ids: Sequence[int] = (),
         tokens: int | None = None,
+        filtered: bool = False,
     ):
         self = super().__new__(cls, text)
-        self.ended, self.token_ids = ended, tuple(token_ids)
+        self.ended, self.token_ids, self.filtered = ended, tuple(token_ids), filtered
         self.tokens = len(self.token_ids) if tokens is None else tokens
         return self
 

@@ -247,6 +247,11 @@ def test_a_section_that_is_not_there_is_named_with_the_ones_that_are(paper):
     ("old", "new", "message"),
     [
         ("  target: 6 ", "  target: 0 ", "preset.ppo.adaptive_kl.target: must be greater than 0"),
+        (
+            "  horizon: 10000 ",
+            "  horizon: 51 ",  # a fifth of 256 is 51.2
+            "preset.ppo.adaptive_kl.horizon: must exceed a fifth of batch_size",
+        ),
         ("  horizon: 10000 ", "  horizont: 10000 ", "ppo.adaptive_kl.horizont: unknown field"),
         ("lr_scheduler_type: constant", "lr_scheduler_type: cosine", "'linear' or 'constant'"),
     ],

@@ -20,7 +20,7 @@ from alignpro.fast.adapter import add_lora
 from alignpro.fast.logprobs import Batch
 from alignpro.generation import Policy
 from alignpro.runs import Run, RunError
-from alignpro.sources import reference
+from alignpro.sources import health, reference
 from alignpro.texts import Response
 
 QUERIES = ["Name a fruit.", "Why is the sky blue on a clear day?", "Tea or coffee?"]
@@ -355,31 +355,56 @@ def test_a_tighter_leash_stays_closer(load_tiny, smoke, tmp_path):
 def quiet(**changes) -> dict:
     """Metrics of a step that nothing is wrong with, but for `changes`."""
     row = {"objective/kl": 1.0, "val/distinct_outputs": 0.5}
+    row |= {"objective/scores": 0.5, "objective/scores_std": 0.1, "policy/approxkl_avg": 0.004}
     return row | {"objective/entropy": 3.0, "policy/clipfrac_avg": 0.05} | changes
 
 
 def test_a_frozen_run_is_reported_once():
     moving, still = quiet(), quiet(**{"policy/clipfrac_avg": 0.002})
-    history = [moving] * 3 + [still] * (ppo.FROZEN_STEPS + 3)
-    told = [ppo.warnings_for(history[:n]) for n in range(1, len(history) + 1)]
+    history = [moving] * 3 + [still] * (health.FROZEN_STEPS + 3)
+    told = [health.warnings_for(history[:n]) for n in range(1, len(history) + 1)]
     assert sum(map(len, told)) == 1
-    assert "frozen" in told[3 + ppo.FROZEN_STEPS - 1][0]
+    assert "frozen" in told[3 + health.FROZEN_STEPS - 1][0]
 
 
 def test_a_run_that_made_up_its_mind_is_not_frozen():
     sure = quiet(**{"policy/clipfrac_avg": 0.0, "objective/entropy": 1.4})
-    assert not ppo.is_frozen([quiet()] + [sure] * 10)
+    assert not health.is_frozen([quiet()] + [sure] * 10)
     unsure = sure | {"objective/entropy": 1.6}
-    assert ppo.is_frozen([quiet()] + [unsure] * 10)
-    assert not ppo.is_frozen([unsure] * (ppo.FROZEN_STEPS - 1)), "too short to tell"
+    assert health.is_frozen([quiet()] + [unsure] * 10)
+    assert not health.is_frozen([unsure] * (health.FROZEN_STEPS - 1)), "too short to tell"
+
+
+def test_a_constant_reward_is_reported_once():
+    same = quiet(**{"objective/scores": 0.25, "objective/scores_std": 0.0})
+    history = [quiet()] * 2 + [same] * (health.FROZEN_STEPS + 3)
+    told = [health.warnings_for(history[:n]) for n in range(1, len(history) + 1)]
+    assert sum(map(len, told)) == 1
+    assert "0.25 for every response of 5 steps" in told[2 + health.FROZEN_STEPS - 1][0]
+    moving = [same | {"objective/scores": k / 8} for k in range(8)]
+    assert not health.is_constant(moving), "another constant in each step is not one"
+
+
+def test_a_far_too_large_learning_rate_is_reported():
+    fast = quiet(**{"policy/approxkl_avg": 0.6})
+    (told,) = health.warnings_for([fast])
+    assert "0.6 nats per token" in told and "smaller learning_rate" in told
+    assert health.warnings_for([fast] * 2) == []
+
+
+def test_a_far_too_large_learning_rate_shows_in_the_metrics(load_tiny, smoke, tmp_path):
+    config = dataclasses.replace(smoke.ppo, steps=1, learning_rate=0.3)
+    toy = Toy(load_tiny, dataclasses.replace(smoke, ppo=config), tmp_path)
+    toy.trainer.train(progress=False)
+    assert health.is_too_fast(toy.run.read("metrics.jsonl"))
 
 
 def test_a_broken_kl_and_a_collapse_are_reported():
-    (broken,) = ppo.warnings_for([quiet(**{"objective/kl": -0.6})])
+    (broken,) = health.warnings_for([quiet(**{"objective/kl": -0.6})])
     assert "-0.60 < 0" in broken
-    (collapsed,) = ppo.warnings_for([quiet(**{"val/distinct_outputs": 0.04})])
+    (collapsed,) = health.warnings_for([quiet(**{"val/distinct_outputs": 0.04})])
     assert "collapsed" in collapsed
-    assert ppo.warnings_for([quiet()]) == []
+    assert health.warnings_for([quiet()]) == []
 
 
 @settings(max_examples=50, deadline=None)

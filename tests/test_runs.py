@@ -1,12 +1,19 @@
 """A run on disk: nothing half-written, nothing foreign, nothing lost."""
 
+import dataclasses
 import json
 import subprocess
+from importlib import metadata
 
 import pytest
 import torch
+from checkpoints import save_language_model
+from safetensors.torch import load_file, save_file
 
 from alignpro import runs
+from alignpro.config import ModelSpec
+from alignpro.experiments import Cell
+from alignpro.models import identity
 from alignpro.rewards import rubric
 from alignpro.runs import Run, RunError, atomic_write, stage_seed
 from alignpro.sources import provenance
@@ -30,6 +37,35 @@ def test_equal_cells_share_a_folder_and_others_do_not(tmp_path, smoke, run):
 def test_other_code_makes_another_run(tmp_path, smoke, run, monkeypatch):
     monkeypatch.setattr(runs, "code_digest", lambda: "changed")
     assert Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0).folder != run.folder
+
+
+def test_other_weights_in_the_same_directory_make_another_run(tmp_path, quick):
+    """The name of a directory does not tell its weights; that of a package's model does."""
+    folder = save_language_model("llama", tmp_path / "own")
+    own = {**quick.models, "F1": ModelSpec(str(folder))}
+    preset = dataclasses.replace(quick, models=own)
+
+    def cell():
+        return Cell(preset, "help", 0, root=tmp_path / "runs")
+
+    first = cell()
+    assert cell().run.folder == first.run.folder
+    assert first.run.cell["weights"] == {"F1": identity(own["F1"])}
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t + 1 for n, t in tensors.items()}, folder / "model.safetensors")
+    assert cell().run.folder != first.run.folder
+    assert cell().oracle_run.folder != first.oracle_run.folder
+    assert "weights" not in Cell(quick, "help", 0, root=tmp_path / "runs").run.cell
+
+
+def test_other_software_on_resume_is_told_and_stays_on_the_record(tmp_path, monkeypatch):
+    assert provenance.note_session(tmp_path) == provenance.note_session(tmp_path) == []
+    own = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda n: "9.9" if n == "torch" else own(n))
+    change = [f"torch {own('torch')} -> 9.9"]
+    assert provenance.note_session(tmp_path) == change
+    monkeypatch.setattr(metadata, "version", own)
+    assert provenance.note_session(tmp_path) == change, "one session of several was another"
 
 
 def test_another_reward_makes_another_run(tmp_path, smoke, run):

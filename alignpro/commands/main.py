@@ -38,6 +38,9 @@ def main() -> int:
     except (ConfigError, RunError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped. What is done is kept: the same command goes on from there", file=sys.stderr)
+        return 130
     except RuntimeError as error:
         if type(error).__name__ not in EXPECTED:
             raise

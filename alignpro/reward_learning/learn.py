@@ -24,6 +24,7 @@ from alignpro.config import ModelSpec
 from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
 from alignpro.runs import RunError, atomic_write, digest, write_json
+from alignpro.sources.files import seal
 from alignpro.sources.provenance import provenance
 from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import minilm_folder
@@ -141,6 +142,7 @@ def _publish(trainer, card: dict, folder: Path) -> None:
     with atomic_write(folder) as partial:
         trainer.model.save_pretrained(partial, safe_serialization=True)
         trainer.processing_class.save_pretrained(partial)
+        seal(partial)
         write_json(partial / "card.json", card)
 
 

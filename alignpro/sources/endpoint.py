@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import openai
@@ -16,11 +17,13 @@ from tqdm import tqdm
 
 from alignpro.config import ModelSpec, SamplingConfig
 from alignpro.runs import row_seeds
+from alignpro.sources.answers import KeptAnswers, answer_key
 from alignpro.sources.openai_client import (
     REFUSALS,
     ask_adapting,
     connect,
     hide_key,
+    is_filtered,
     refused_field,
 )
 from alignpro.texts import Response
@@ -46,16 +49,19 @@ class Usage:
     """Calls that an endpoint answered, and their tokens as it counts them.
 
     `uncounted` calls had no usage in their replies; their tokens are missing from the sums.
+    `filtered` calls were refused, or cut short, by a content filter.
     """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     uncounted: int = 0
+    filtered: int = 0
 
     def __str__(self) -> str:
         text = f"{self.calls:,} calls, {self.input_tokens:,} tokens in, {self.output_tokens:,} out"
-        return text + (f" ({self.uncounted:,} calls did not say)" if self.uncounted else "")
+        text += f" ({self.uncounted:,} calls did not say)" if self.uncounted else ""
+        return text + (f", {self.filtered:,} filtered" if self.filtered else "")
 
 
 class Endpoint:
@@ -64,16 +70,31 @@ class Endpoint:
     spec: the model's name, `spec.source`, and its address, `spec.endpoint`.
     sampling: how it samples.
     concurrency: how many requests are sent at once.
+    kept: a JSONL file that keeps each answer as it comes; by default none is kept.
+
+    An answer in `kept` is not asked for again. Its key is the hash of all that determines it: the
+    model's name, the messages, the sampling and the seed, but not the address of the server. What
+    can be paid twice is the calls under way when a process dies.
+
+    A prompt that the server's content filter refuses for good has an empty answer with `filtered`
+    set. Its reward is what the reward function gives to an empty answer; the rubric gives 0. An
+    answer that the filter cut is kept as it is, with `filtered` set.
 
     The API key is read from OPENAI_API_KEY, which a local server does not need, and stays inside
     the client. `usage` counts the answers so far. `seeded` is whether `probe` found that the server
     honours seeds.
     """
 
-    def __init__(self, spec: ModelSpec, sampling: SamplingConfig, concurrency: int | None):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        sampling: SamplingConfig,
+        concurrency: int | None,
+        kept: Path | None = None,
+    ):
         self.model, self.sampling, self.concurrency = spec.source, sampling, concurrency or 8
         self.usage, self.seeded = Usage(), False
-        self._lock = threading.Lock()
+        self._lock, self._kept = threading.Lock(), KeptAnswers(kept) if kept else None
         self._changes: dict[str, str | None] = {}  # request fields that the server refused
         key = os.environ.get("OPENAI_API_KEY")
         self._client = connect(spec.endpoint, key, TIMEOUT, RETRIES)
@@ -97,7 +118,7 @@ class Endpoint:
         """
         messages = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
         seeds = row_seeds(seed, map(json.dumps, messages))
-        return self._answers(messages, seeds, self.sampling, progress)
+        return self._answers(messages, seeds, self.sampling, progress, self._kept)
 
     def probe(self) -> str:
         """Test with short requests what the endpoint honours, and return it as a sentence.
@@ -161,14 +182,21 @@ class Endpoint:
         seeds: Sequence[int],
         sampling: SamplingConfig,
         progress: str | None,
+        kept: KeptAnswers | None = None,
     ) -> list[Response]:
         failed = threading.Event()
 
         def answer(row: list[dict], seed: int) -> Response | None:
             if failed.is_set():  # no further request; the failed row raises
                 return None
+            key = answer_key(self.model, row, seed, sampling)
+            found = kept.get(key) if kept else None
             try:
-                return self._answer(row, seed, sampling)
+                if found is None:
+                    found = self._answer(row, seed, sampling)
+                    if kept:
+                        kept.put(key, found)
+                return found
             except BaseException:
                 failed.set()
                 raise
@@ -176,7 +204,11 @@ class Endpoint:
         with ThreadPoolExecutor(self.concurrency) as pool:
             rows = pool.map(answer, messages, seeds)
             total, off = len(messages), progress is None
-            return list(tqdm(rows, progress, total, disable=off, leave=False))
+            try:
+                return list(tqdm(rows, progress, total, disable=off, leave=False))
+            except BaseException:  # Ctrl-C, too, sends no further request
+                failed.set()
+                raise
 
     def _answer(self, messages: list[dict], seed: int, sampling: SamplingConfig) -> Response:
         request = {
@@ -194,6 +226,11 @@ class Endpoint:
         try:
             reply = ask_adapting(self._client, request, self._changes, optional)
         except (openai.APIError, ValueError) as error:
+            if is_filtered(error):
+                with self._lock:
+                    self.usage.calls += 1
+                    self.usage.filtered += 1
+                return Response("", filtered=True)
             # The error itself is not shown, because it may contain the key.
             raise EndpointError(self._failure(error, request)) from None
         ended, text = reply["finish_reason"], reply["content"]
@@ -207,7 +244,12 @@ class Endpoint:
         if ended is None or (text is None and ended not in ("length", "content_filter")):
             raise EndpointError(f"{self} answered, but with no text or no finish_reason. {KEPT}")
         self._count(reply)
-        return Response((text or "").strip(), ended != "length", tokens=reply["output_tokens"] or 0)
+        return Response(
+            (text or "").strip(),
+            ended != "length",
+            tokens=reply["output_tokens"] or 0,
+            filtered=ended == "content_filter",
+        )
 
     def _count(self, reply: dict) -> None:
         read, written = reply["input_tokens"], reply["output_tokens"]
@@ -216,6 +258,7 @@ class Endpoint:
             self.usage.input_tokens += read or 0
             self.usage.output_tokens += written or 0
             self.usage.uncounted += None in (read, written)
+            self.usage.filtered += reply["finish_reason"] == "content_filter"
 
     def _failure(self, error: Exception, request: dict) -> str:
         if not isinstance(error, openai.APIStatusError):

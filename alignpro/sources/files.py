@@ -1,13 +1,25 @@
-"""How files are written: whole or not at all."""
+"""How files are written, held and checked: whole or not at all, by one process, and unchanged."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+SEAL = "sha256.json"
 
 
 class RunError(RuntimeError):
@@ -38,3 +50,148 @@ def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, here: bool = True) -> Iterator[None]:
+    """Keep other processes from working in `folder` during the block, if `here`.
+
+    The block may lock the same folder again. The operating system releases the lock of a process
+    that has died. Raises RunError with the id of the process that holds the folder.
+    """
+    if not here:
+        yield
+        return
+    lock, holder = FileLock(folder / "lock", timeout=0, is_singleton=True), folder / "lock.json"
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            facts = json.loads(holder.read_text())
+        except (OSError, ValueError):  # it has just begun, or just ended
+            facts = {"process": "?", "since": "just now"}
+        raise RunError(
+            f"process {facts['process']} has worked on {folder} since {facts['since']}: wait until "
+            "it ends, or stop it; then the same command goes on"
+        ) from None
+    try:
+        if lock.lock_counter == 1:
+            since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            write_json(holder, {"process": os.getpid(), "since": since})
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with contextlib.suppress(OSError):  # it is still held: the next one locks a new file
+                holder.unlink(missing_ok=True)
+                (folder / "lock").unlink()
+        lock.release()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
+    """Write `tensors` and `facts`, with a hash of both, to a safetensors file."""
+    from safetensors.torch import save_file
+
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as partial:
+        save_file(flat, partial, metadata={**facts, "sha256": _tensors_hash(flat, facts)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Return the facts and tensors of a file of `save_tensors`.
+
+    Raises OSError or SafetensorError where it cannot be read, or is not what was written.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if facts.pop("sha256", None) != _tensors_hash(tensors, facts):
+        raise OSError("its content is not what was written: the hash differs")
+    return facts, tensors
+
+
+def _tensors_hash(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
+    import torch
+
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, which is read again only when its time or size has changed."""
+    facts = path.stat()
+    return _file_hash(path, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _file_hash(path: Path, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the hashes of the weights in `folder` beside them."""
+    write_json(folder / SEAL, {p.name: file_hash(p) for p in sorted(folder.glob("*.safetensors"))})
+
+
+def save_adapter(model, folder: Path) -> None:
+    """Write the adapter of `model` (peft) to the new `folder`, whole and sealed."""
+    with atomic_write(folder) as partial:
+        model.save_pretrained(partial, safe_serialization=True)
+        seal(partial)
+
+
+def check_seal(folder: Path) -> None:
+    """Raise RunError where weights in a sealed `folder` are not those that were written.
+
+    A folder without a seal passes: it is not ours, or older than the seal.
+    """
+    try:
+        sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        sealed = {SEAL: None}
+    for name, expected in sealed.items():
+        if not (folder / name).exists() or file_hash(folder / name) != expected:
+            raise RunError(
+                f"{folder / name} is damaged: its content is not what was written. Restore it from "
+                f"a copy, or delete {folder} if the same command can make it again"
+            )
+
+
+def require_readable(path: Path) -> None:
+    """Raise RunError where a JSON, JSONL or Parquet file of a run cannot be read to its end."""
+    try:
+        if path.suffix == ".parquet":
+            read_table(path)
+        else:
+            lines = path.suffix == ".jsonl"
+            text = path.read_bytes().decode()
+            for part in text.split("\n")[:-1] if lines else [text]:
+                json.loads(part)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged and is not copied: {error}") from None
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write `table` to a Parquet file that notices a change of its bytes."""
+    with atomic_write(path) as partial:
+        table.to_parquet(partial, index=False, write_page_checksum=True)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a file of `write_table`. Raises RunError where it is damaged."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): delete it, and the same command makes it again"
+        ) from None

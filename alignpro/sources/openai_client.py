@@ -22,6 +22,13 @@ REFUSALS = {
     "(in a preset: source and endpoint)",
     429: "allows no more calls for now: wait, or raise its limit",
 }
+# The codes under which Azure, OpenAI and others report a request that their filter withholds.
+FILTERS = {
+    "content_filter",
+    "content_policy_violation",
+    "moderation_blocked",
+    "ResponsibleAIPolicyViolation",
+}
 # Newer OpenAI models take the second name alone, most other servers the first.
 RENAMED = {"max_tokens": "max_completion_tokens"}
 
@@ -105,6 +112,8 @@ def ask_adapting(
         try:
             reply = ask(client, sent)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if is_filtered(error):
+                raise
             field = refused_field(error, sent) or "response_format"
             if field in RENAMED and field in sent:
                 known[field] = RENAMED[field]
@@ -133,6 +142,15 @@ def refused_field(error: openai.APIStatusError, request: dict) -> str | None:
     body = error.body if isinstance(error.body, dict) else {}
     words = re.findall(r"\w+", f"{body.get('param')} {error.message} {error.response.text}")
     return next((word for word in words if word in fields), None)
+
+
+def is_filtered(error: Exception) -> bool:
+    """Whether a content filter refuses the request for good, in the words of several servers."""
+    body = getattr(error, "body", None)
+    body = body if isinstance(body, dict) else {}
+    inner, metadata = body.get("innererror"), body.get("metadata")
+    codes = {str(body.get("code")), str(inner.get("code") if isinstance(inner, dict) else None)}
+    return bool(codes & FILTERS) or (isinstance(metadata, dict) and "flagged_input" in metadata)
 
 
 def _reveal_error(response) -> None:

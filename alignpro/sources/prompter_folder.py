@@ -34,6 +34,7 @@ from alignpro.fast import linears
 from alignpro.fast.adapter import load_adapter, save_folded
 from alignpro.generation import Policy
 from alignpro.runs import atomic_write, write_json
+from alignpro.sources.files import check_seal, seal
 from alignpro.sources.weights import ModelError, weights_hash
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -83,6 +84,7 @@ def write(
         save_folded(policy.model, partial, base.source, base.revision, start)
         policy.tokenizer.save_pretrained(partial, save_jinja_files=False)
         write_json(partial / "prompter.json", FACTS.dump_python(facts, mode="json"))
+        seal(partial)
 
 
 def read(folder: str | Path, base: str | None) -> tuple[Path, Policy, Facts]:
@@ -96,6 +98,7 @@ def read(folder: str | Path, base: str | None) -> tuple[Path, Policy, Facts]:
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())
         raise ModelError(f"{folder} holds no trained prompter: prompter.json: {why}") from None
+    check_seal(folder)
     spec, trained_on = facts.base_model, facts.base_model.source
     if base is not None:
         spec = dataclasses.replace(spec, source=base)

