@@ -216,7 +216,7 @@ class Preset:
     `reward` is the role of a reward model, and `reward_function` a function of your own in its
     place, as module:function. Without either, the rubric is the reward.
     `generation_batch` is how many rows are sampled at once, or asked of an endpoint; without it, as
-    many as free memory allows.
+    many as free memory allows. `tracker` gets the metrics of training too (`sources.trackers`).
     """
 
     name: str
@@ -232,6 +232,7 @@ class Preset:
     evaluation: EvaluationConfig
     generation_batch: Count | None = None
     reward: str | None = None
+    tracker: str | None = None
     reward_function: Annotated[str, Field(pattern=r"^.+:\w+$")] | None = None
 
     def __post_init__(self):
@@ -263,6 +264,7 @@ def described(preset: Preset) -> dict:
     folder of a prompt file.
     """
     values = TypeAdapter(Preset).dump_python(preset, mode="json", exclude_none=True)
+    values.pop("tracker", None)  # it watches a run, and is no part of it
     values["datasets"] = [Path(dataset).name for dataset in preset.datasets]
     for spec in values["models"].values():
         if "endpoint" in spec:

@@ -30,7 +30,15 @@ from alignpro.runs import (
     stage_seed,
     write_json,
 )
-from alignpro.sources import files, finished_runs, own_reward, prompter_folder, reference, room
+from alignpro.sources import (
+    files,
+    finished_runs,
+    own_reward,
+    prompter_folder,
+    reference,
+    room,
+    trackers,
+)
 from alignpro.sources.endpoint import Endpoint
 from alignpro.sources.model_card import write_model_card
 from alignpro.sources.provenance import note_session
@@ -105,6 +113,7 @@ class Cell:
             asked = [x for split in data.SPLITS for x in self.prompts(split)]
             if self.reward is rubric:
                 _ = [form_score(x, Response("")) for x in asked]  # raises for a kind of your own
+        trackers.check_tracker(preset.tracker)
         room.require(Path(root), DISK_NEEDED, room.memory_needed(preset, self.pair))
         own = reward is not None or preset.reward_function is not None
         self.own = own or data.is_file(self.source)
@@ -340,7 +349,8 @@ class Cell:
         prompts = self.prompts("train")
         if self.process.is_main_process and (changes := note_session(run.folder)):
             self.process.print(f"this run began with other software: {'; '.join(changes)}")
-        self.trainer(policy, prompts, messages, score, config, run).train(progress)
+        with trackers.tracked(run, self.preset.tracker):
+            self.trainer(policy, prompts, messages, score, config, run).train(progress)
         if self.process.is_main_process:
             with run.writing("the trained adapter"):
                 save()

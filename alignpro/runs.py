@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alignpro.config import Preset, described
@@ -84,6 +84,7 @@ class Run:
         weights: Mapping[str, str] | None = None,
     ):
         self.preset, self.seed = preset, seed
+        self.watchers: list[Callable[[str, Sequence[dict]], None]] = []  # of `append`
         self.cell = {
             "preset": preset.name,
             "dataset": dataset,
@@ -126,9 +127,11 @@ class Run:
             ) from error
 
     def append(self, name: str, rows: Sequence[dict]) -> None:
-        """Add `rows` to the JSONL file `name`."""
+        """Add `rows` to the JSONL file `name`, and show them to the watchers."""
         with self.writing(name), open(self.folder / name, "a", encoding="utf-8") as file:
             file.write(_jsonl(rows))
+        for watcher in list(self.watchers):
+            watcher(name, rows)
 
     def read(self, name: str) -> list[dict]:
         """Return the rows of a JSONL file of this run; none if it does not exist.

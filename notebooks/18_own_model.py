@@ -162,7 +162,7 @@ warm_start = dataclasses.replace(settings.prompter.warm_start, menu=menu, steps=
 settings = dataclasses.replace(
     settings,
     prompter=dataclasses.replace(settings.prompter, warm_start=warm_start, max_new_tokens=8),
-    ppo=dataclasses.replace(settings.ppo, steps=16, batch_size=32, minibatch_size=16),
+    ppo=dataclasses.replace(settings.ppo, steps=10, batch_size=32, minibatch_size=16),
 )
 
 # %% [markdown]
@@ -203,6 +203,9 @@ training.learning_curve(metrics);
 # `learning_rate` or look at the spread of your reward: where all answers score alike, there is nothing
 # to learn. If the KL runs away, raise `lam`. If the share of distinct outputs falls to almost 0, the
 # prompter writes one suffix for everything. Then a constant suffix would do, or `lam` was too small.
+#
+# The same numbers can go to TensorBoard, Weights & Biases, MLflow or another tracker that `accelerate`
+# knows: `tracker: tensorboard` in the preset. It is off by default, and gets numbers and no texts.
 #
 # ## Did it earn anything?
 #

@@ -88,6 +88,7 @@ evaluation:
   validation_samples: 2   # answers to each validation prompt with each suffix
   resamples: 10000        # of the bootstrap
 generation_batch: $batch     # $batch_reason
+# tracker: tensorboard    # or wandb, mlflow, trackio, ...: metrics go there too
 """)
 
 

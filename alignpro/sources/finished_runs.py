@@ -76,7 +76,7 @@ def _differences(old: Path, new: Path) -> Iterator[str]:
         changed = sorted(key for key in parts.keys() | now if parts.get(key) != now.get(key))
         name = HASH.sub("", after["cell"]["reward"])
         yield f"the reward {name} ({', '.join(changed) or 'its code'})"
-    was, now = (dict(_flat(config["preset"], ())) for config in (before, after))
+    was, now = (dict(flat(config["preset"])) for config in (before, after))
     for key in sorted(was.keys() | now):
         if was.get(key) != now.get(key):
             yield f"the preset's {key}: {was.get(key, 'unset')} -> {now.get(key, 'unset')}"
@@ -86,9 +86,10 @@ def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _flat(node: object, path: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+def flat(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    """The values of nested dicts, each with its keys, as in `ppo.lam`."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _flat(value, (*path, key))
+            yield from flat(value, (*path, key))
     else:
         yield ".".join(path), node
