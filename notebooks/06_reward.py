@@ -146,6 +146,43 @@ for kind, suffix in by_kind.items():
 # little too good. Only a prompter that *reads* can earn the difference between the second and the
 # third.
 #
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** Which kind of question gains most if the suffix is chosen for its kind, rather than one suffix for
+# all? Predict it from the heat map. The solution is in sample: both choices were made on the same prompts.
+
+# %% tags=["hide-cell"]
+told = means.max() - means.loc[best or "(nothing)"]
+told.rename(style.KIND_LABELS).sort_values(ascending=False).round(3).to_frame("gain over the constant")
+
+# %% [markdown]
+# **2.** Break the reward: write an answer to the question about the egg that is no help to anybody and
+# earns more than 0.8.
+
+# %% tags=["hide-cell"]
+useless = Response("1. Boil an egg. 2. An egg can boil. 3. How do I boil an egg?")
+print(f"reward {rubric([question], [useless]).item():.2f}: three numbered lines about eggs, and no advice")
+
+# %% [markdown]
+# **3.** What is the cheapest change that beats the best constant suffix? Try a rule with no training at
+# all: one suffix per first word of the prompt. Choose on the answers of all kept runs but the first, and
+# measure on the first.
+
+# %% tags=["hide-cell"]
+from alignpro.report.kept_runs import kept_preset, matrix_table
+
+kept = matrix_table(kept_preset(preset), files=["suffixes"])
+kept = kept[kept["dataset"] == dataset].assign(everything="all prompts")
+kept["first word"] = kept["prompt"].str.split().str[0].str.lower()
+first_run = kept["seed"] == kept["seed"].min()
+for rule in ("everything", "first word", "kind"):
+    chosen = kept[~first_run].groupby([rule, "configuration"])["reward"].mean().unstack().idxmax(axis=1)
+    picked = kept[first_run & (kept["configuration"] == kept[rule].map(chosen))]
+    print(f"one suffix per {rule}: {picked['reward'].mean():.3f} on answers that did not choose it")
+
+# %% [markdown]
 # **What was found.** The reward is transparent and bounded, with r_max = 1. No constant suffix is best
 # for all kinds. The best constant suffix, chosen on validation prompts, is the baseline to beat. The
 # best suffix per kind shows how far reading alone could take a prompter.

@@ -291,5 +291,34 @@ share.rename_axis(["kind", "suffix"]).round(2).to_frame("share of its kind")
 # One suffix per training prompt, counted by kind. Where the kinds get different suffixes, the prompter
 # has learned to recognise the kind of a question. Nobody told it the kind.
 #
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** Read a health sign. A KL below zero, a clipped share near one, or a number of distinct rewrites
+# that falls to one would each mean trouble. Which of them do you expect in a healthy run? Look at the
+# first and the last five steps.
+
+# %% tags=["hide-cell"]
+signs = {
+    "objective/kl": "KL, nats",
+    "objective/entropy": "entropy, nats",
+    "policy/clipfrac_avg": "share clipped",
+    "val/distinct_outputs": "share of distinct rewrites",
+}
+ends = {"first five": metrics.head(5), "last five": metrics.tail(5)}
+pd.DataFrame({name: part[[*signs]].mean() for name, part in ends.items()}).rename(signs).round(3)
+
+# %% [markdown]
+# **2.** PPO maximises the reward minus λ KL. Did that objective rise as well, or did the KL eat the gain?
+# Predict, then compute.
+
+# %% tags=["hide-cell"]
+objective = scores - settings.ppo.lam * kl
+paid = settings.ppo.lam * kl.tail(5).mean()
+print(f"reward: {late - early:+.3f}, paid for KL: {paid:.3f}")
+print(f"objective: {objective.tail(5).mean() - objective.head(5).mean():+.3f}")
+
+# %% [markdown]
 # **What was found.** PPO trained a LoRA adapter on a small model through a frozen LLM that only returns
 # text. The curve, the KL and the texts above come from this build's own run.

@@ -170,6 +170,33 @@ print(f"above the best constant suffix in {ahead} of {len(runs)} runs")
 # One column per run: the mean held-out reward of each configuration, and the paired gain of Align-Pro
 # over No Fine-Tuning with its standard error and 95 % interval over prompts.
 #
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** How much wider does the interval of the gain become with half of the prompts? Predict a factor,
+# then compute it.
+
+# %% tags=["hide-cell"]
+ids = sorted(table["id"].unique())
+few = table[table["id"].isin(ids[::2])]
+fewer = paired_gain(few, "Align-Pro", "No Fine-Tuning", resamples)
+width, wider = gain["high"] - gain["low"], fewer["high"] - fewer["low"]
+print(f"all {len(ids)} prompts: {width:.3f}; every other one: {wider:.3f}; about √2 is expected")
+
+# %% [markdown]
+# **2.** One run of the same recipe may look better than the best constant suffix by chance. What do the
+# kept runs say together?
+
+# %% tags=["hide-cell"]
+from alignpro.report.kept_runs import kept_preset
+
+kept = pd.concat(reference_tables(kept_preset(preset), dataset).values())
+both = paired_gain(kept, "Align-Pro", "Best constant suffix", resamples)
+told = "told apart" if both["low"] > 0 or both["high"] < 0 else "not told apart"
+print(f"{both['gain']:+.3f} [{both['low']:+.3f}, {both['high']:+.3f}], {told} from zero")
+
+# %% [markdown]
 # **What was found.** The numbers above are those of this build's run, on prompts that played no part in
 # any choice, beside baselines that a sceptic would ask for. The statement over all kept runs is on
 # [the page of all runs](11_matrix.ipynb).

@@ -446,6 +446,28 @@ pd.DataFrame({name: self_preference(t, labels, own="a") for name, t in judges.it
 # Read it beside the length: a judge that likes length seems to favour itself wherever its own
 # answers are the longer ones. SmolLM2 is missing from this table because it wrote both sides.
 #
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** For which kind of question is the win rate highest? Predict it from what the rubric pays for.
+
+# %% tags=["hide-cell"]
+won = judged(table, "Align-Pro", "No Fine-Tuning", MARGIN)
+kind = won["prompt"].map(table.drop_duplicates("prompt").set_index("prompt")["kind"])
+won.groupby(kind)["preference"].mean().sort_values(ascending=False).round(2).to_frame("win rate")
+
+# %% [markdown]
+# **2.** How often does a judge agree with the reward judge that only counts characters? It needs no model,
+# so no other judge should do worse.
+
+# %% tags=["hide-cell"]
+difference = won["a"].str.len() - won["b"].str.len()
+decided = (won["preference"] != 0.5) & (difference != 0)
+agrees = ((difference > 0) == (won["preference"] == 1))[decided].mean()
+print(f"the longer answer wins in {agrees:.0%} of {decided.sum()} decided pairs")
+
+# %% [markdown]
 # **Summary.** The protocol is the paper's, asked in both orders, without guessing, and with every
 # reply kept. For each cell in `results/`, the interval shows the sign by the reward judge, raw and
 # at equal length. Nobody has paid for GPT-4's verdicts on these answers yet. And a very small model

@@ -387,6 +387,28 @@ in_gb(both.drop(index="evaluation", level="stage"), [c for c in both if c.starts
 # between blocks, whether bfloat16 changes the choice of a kernel, or any real time. The plan allows a
 # fixed sum for the first three, and claims no more than a lower bound for the last.
 #
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** Halve the batch. Does the peak of memory halve? Say which stage it comes from before you look.
+
+# %% tags=["hide-cell"]
+halves = [
+    with_ppo(batch_size=size).summary().assign(batch=size)
+    for size in (scale.ppo.batch_size, scale.ppo.batch_size // 2)
+]
+in_gb(pd.concat(halves), ["peak"])[["configuration", "batch", "peak", "at stage", "seconds a step"]]
+
+# %% [markdown]
+# **2.** Which stage takes most of the time of a PPO step, by the lower bound?
+
+# %% tags=["hide-cell"]
+stages = with_ppo().stages().set_index(["configuration", "stage"])["seconds"].drop("evaluation", level="stage")
+share = stages / stages.groupby("configuration").transform("sum")
+share.map("{:.0%}".format).to_frame("share of the step")
+
+# %% [markdown]
 # **Summary.** A preset and a command lead from a laptop to several GPUs. Memory and time of each can be
 # planned without a GPU, from shapes alone, and rehearsed on the GPU before anything is downloaded. The
 # plan's numbers are bounds. They become results when somebody runs them.

@@ -357,6 +357,27 @@ for name, gain in gains.iterrows():
     print(f"{name}: {gain['difference']:+.3f}, {found}")
 
 # %% [markdown]
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** Does the order of the two in gain per hour and per token hold in every run, or only on average?
+
+# %% tags=["hide-cell"]
+each = spent[["gain per hour", "gain per million tokens"]].unstack("configuration")
+each.round(3)
+
+# %% [markdown]
+# **2.** How far did each run get with a quarter of the tokens of the cheapest run? Predict from the
+# curves.
+
+# %% tags=["hide-cell"]
+quarter = runs.groupby(["configuration", "seed"])["tokens"].max().min() / 4
+reached = runs[runs["tokens"] <= quarter].groupby(["configuration", "seed"])["objective/scores"]
+change = reached.apply(lambda score: score.tail(5).mean() - score.head(5).mean())
+change.unstack("configuration").round(3)
+
+# %% [markdown]
 # **What was found.** The last lines compare the prompter and the oracle on held-out prompts. The tables
 # above show what each cost. The estimated optima show how much reward there was to gain. They need only
 # samples, and their two errors, few samples and noisy averages, were given with their sizes.

@@ -44,6 +44,7 @@ dataset = "help"
 seed = 0
 
 # %%
+import numpy as np
 import pandas as pd
 from IPython.display import display
 
@@ -68,6 +69,13 @@ cells = {" ".join(cell): part for cell, part in answers.groupby(["architecture",
 print(f"results of the {results_of} preset: {', '.join(cells)}")
 missing = [name for name in settings.datasets if name not in set(answers["dataset"])]
 print("not run:", ", ".join(missing) or "nothing is missing")
+
+# %% tags=["answers-data", "remove-cell"]
+# The page on which readers browse the answers takes them from here.
+from IPython.display import JSON
+from alignpro.report.browse import kept_answers
+
+JSON(kept_answers(matrix_table(results_of, files=["evaluation"])) if settings.reward is None else {})
 
 # %% [markdown]
 # ## The rules
@@ -180,6 +188,35 @@ for cell, part in cells.items():
     change = (means["Align-Pro"] - means["No Fine-Tuning"]).round(9)
     print(f"{cell}: {(change > 0).sum()} prompts gained, {(change < 0).sum()} lost, "
           f"{(change == 0).sum()} stayed the same; mean change {change.mean():+.3f}")
+
+# %% [markdown]
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** When the reward of a pair falls, which term of the rubric falls most often? Predict it, then count
+# over the first answers of the first run.
+
+# %% tags=["hide-cell"]
+kept = kept_answers(matrix_table(results_of, files=["evaluation"])) if settings.reward is None else {}
+terms, falls = ["relevance", "form", "no repetition"], []
+for part in kept.values():
+    for before, after in zip(part["answers"]["No Fine-Tuning"], part["answers"]["Align-Pro"]):
+        if after[6] < before[6]:
+            falls.append([after[3 + i] < before[3 + i] for i in range(3)])
+print(f"of {len(falls)} pairs whose reward fell:")
+for name, share in zip(terms, np.mean(falls, axis=0) if falls else []):
+    print(f"  {name} fell in {share:.0%}")
+
+# %% [markdown]
+# **2.** Are the answers longer after training? And is the gain larger where they are?
+
+# %% tags=["hide-cell"]
+for cell, part in cells.items():
+    means = part.pivot_table(index="id", columns="configuration", values=["tokens", "reward"])
+    change = {name: means[name]["Align-Pro"] - means[name]["No Fine-Tuning"] for name in ("tokens", "reward")}
+    print(f"{cell}: {change['tokens'].mean():+.1f} tokens; correlation with the change of the reward "
+          f"{change['tokens'].corr(change['reward']):+.2f}")
 
 # %% [markdown]
 # **What was found.** Examples show *what* a prompter changes: which suffix it adds, and how the frozen

@@ -192,6 +192,29 @@ for claim, rows in ran.groupby("claim", sort=False):
     print(f"{claim} {counts}")
 
 # %% [markdown]
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** How small an effect could these runs have missed? Take half the width of each interval as a first
+# answer.
+
+# %% tags=["hide-cell"]
+half = ((ran["high"] - ran["low"]) / 2).groupby(ran["claim"], sort=False).max()
+half.round(3).to_frame("half width, largest over datasets")
+
+# %% [markdown]
+# **2.** Which verdicts would change if the claims had been about the opposite sign? Predict, then apply
+# the rule.
+
+# %% tags=["hide-cell"]
+from alignpro.report.measured_claims import Found
+
+for _, row in ran.drop_duplicates("claim").iterrows():
+    found = Found(row["value"], row["low"], row["high"], scoreboard.FEWEST_PROMPTS, "")
+    print(f"{row['claim']} {row['where']}: {scoreboard.measured_verdict(found, -row['wanted'])}")
+
+# %% [markdown]
 # **What was found.** The mathematics of the paper holds, with corrections that its use requires. The
 # list above gives what its experiment shows at the scale of a laptop: for each claim its verdicts, and
 # on how many datasets. The paper's own scale has not been run. The code for it is here.

@@ -225,6 +225,30 @@ if learned:
 # lines are seeds, thick ones their mean.* Evaluation costs neither tokens nor time here. Both trainers ask
 # the frozen LLM through our sampler, so the minutes compare the trainers alone.
 #
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** If sampling and the frozen LLM cost nothing, how much faster would a step be? Amdahl's law gives
+# the answer from one row of the table.
+
+# %% tags=["hide-cell"]
+if bench:
+    parts = benchmark.step_table(bench).loc["alignpro"]
+    free = parts["total"] - parts["rollout"] - parts["frozen"]
+    print(f"{parts['total']:.1f} s now, {free:.1f} s without: {parts['total'] / free:.1f} times as fast")
+
+# %% [markdown]
+# **2.** Multiply all trials that were faster. Is the product the speed of the whole? Why not?
+
+# %% tags=["hide-cell"]
+if bench:
+    trials = benchmark.trial_table(bench)
+    product = trials.loc[trials["outcome"] == "faster", "ratio"].prod()
+    print(f"product of the trials: {product:.1f}. Each was timed on its own part of the work,")
+    print("so their effects on a whole step neither add up nor multiply")
+
+# %% [markdown]
 # **Summary.** The first tables show how long a step takes beside TRL's on the same work. The trials show
 # what each optimisation is worth, and which ones failed. The last table of the benchmark shows how far the
 # machine would let a step go.

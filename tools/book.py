@@ -204,6 +204,11 @@ def tagged_figure(notebook, tag: str, name: str, note: str = "") -> tuple[str, b
     return page, base64.b64decode(tagged_output(notebook, tag, "image/png"))
 
 
+def script(name: str, data) -> bytes:
+    """A script that gives pages `data` under `name`: a page read from a disk can load no JSON."""
+    return f"window.{name} = {json.dumps(data)};\n".encode()
+
+
 def answer(scoreboard) -> dict[Path, bytes]:
     """The figure and the table of the book's answer, taken from the executed scoreboard."""
     page, image = tagged_figure(scoreboard, "answer-figure", "answer.png")
@@ -226,11 +231,11 @@ def explore(setting, real_model) -> dict[Path, bytes]:
     page, image = tagged_figure(setting, "explore-figure", "explore.png", note)
     small = {"name": "the coin", "rewrites": ["harmful", "the prompt itself", "helpful"]}
     real = tagged_output(real_model, "explore-data", "application/json")
-    data = json.dumps([small | reduced(coin(), LEASHES), real])
+    data = [small | reduced(coin(), LEASHES), real]
     return {
         Path("book/_explore.md"): page.encode(),
         Path("book/explore.png"): image,
-        Path("book/_static/explore-data.js"): f"window.EXPLORE = {data};\n".encode(),
+        Path("book/_static/explore-data.js"): script("EXPLORE", data),
     }
 
 
@@ -277,6 +282,8 @@ def stage(preset: str) -> Path:
         wanted[Path("notebooks") / path.name] = nbformat.writes(notebook).encode()
         executed[path.stem[:2]] = notebook
     wanted |= answer(executed["15"]) | explore(executed["01"], executed["05"]) | edition()
+    kept = tagged_output(executed["14"], "answers-data", "application/json")
+    wanted[Path("book/_static/answers-data.js")] = script("ANSWERS", kept)
     for path in [p for p in target.rglob("*") if p.is_file()]:
         if path.relative_to(target) not in wanted:
             path.unlink()

@@ -48,21 +48,6 @@ function solve(instance, lam, place) {
 
 const number = (value) => (value < 0 ? "−" : "") + Math.abs(value).toFixed(3);
 
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-function table(caption, heads, rows) {
-  const made = element("table", { class: "table" }, element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...heads.map((h) => element("th", { scope: "col" }, h)))),
-    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell, i) =>
-      element(i ? "td" : "th", i ? {} : { scope: "row" }, cell))))));
-  return element("div", { class: "pst-scrollable-table-container", tabindex: 0 }, made);
-}
-
 function bar(share) {
   return element("span", { class: "explore-bar", style: `width: ${(6 * share).toFixed(3)}rem` });
 }
@@ -98,8 +83,8 @@ function phases(canvas, instance, i, j) {
 }
 
 function start(home, instances) {
-  const choice = element("select", { id: "explore-instance" },
-    ...instances.map((instance, i) => element("option", { value: i }, instance.name)));
+  const [choice, choiceRow] = select("explore-instance", "instance", () => draw());
+  fill(choice, instances.map((instance, i) => [i, instance.name]));
   const leashes = instances[0].betas;
   const shown = element("div", { "aria-live": "polite" });
   const canvas = element("canvas", { role: "img", class: "explore-phases" });
@@ -139,10 +124,8 @@ function start(home, instances) {
   };
   const [lam, lamRow] = slider("explore-lam", "λ, the prompter's leash", leashes, 31, () => draw());
   const [beta, betaRow] = slider("explore-beta", "β, the leash of RLHF", leashes, 43, () => draw());
-  choice.addEventListener("change", draw);
   home.replaceChildren(
-    element("p", {}, element("label", { for: "explore-instance" }, "instance"), " ", choice),
-    lamRow, betaRow,
+    choiceRow, lamRow, betaRow,
     element("figure", {}, canvas, element("figcaption", {}, "Across: λ from 0.01 to 10. Upwards: β, the "
       + "same. Blue: RLHF earns more. Orange: prompting does. The cross: these leashes.")),
     shown);
