@@ -10,12 +10,16 @@ import argparse
 import base64
 import contextlib
 import hashlib
+import io
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -239,6 +243,41 @@ def explore(setting, real_model) -> dict[Path, bytes]:
     }
 
 
+def prompt_counts() -> bytes:
+    """A table of the project's own prompts: how many by dataset and split."""
+    rows = []
+    for path in sorted((ROOT / "alignpro" / "prompts").glob("*.jsonl")):
+        prompts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        splits = [sum(p["split"] == s for p in prompts) for s in ("train", "validation", "test")]
+        kinds = len({p["kind"] for p in prompts})
+        rows.append(f"| {path.stem} | {' | '.join(map(str, splits))} | {len(prompts)} | {kinds} |")
+    head = "| dataset | train | validation | test | in all | kinds |\n|---|---|---|---|---|---|\n"
+    return (head + "\n".join(rows) + "\n").encode()
+
+
+def run_times(executed: dict) -> bytes:
+    """A table of how long each notebook ran in this build, and on what machine."""
+    rows = [
+        f"| {notebook.cells[0].source.splitlines()[0].removeprefix('# ')} "
+        f"| {notebook.metadata.get('papermill', {}).get('duration') or 0:.0f} |"
+        for _, notebook in sorted(executed.items())
+    ]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    preset = next(iter(executed.values())).metadata["papermill"]["parameters"]["preset"]
+    told = f"Seconds under the preset `{preset}`, on {machine}.\n\n"
+    return (told + "| notebook | seconds |\n|---|---|\n" + "\n".join(rows) + "\n").encode()
+
+
+def results_archive() -> bytes:
+    """Everything in `results/` as one ZIP, the same bytes for the same files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(p for p in (ROOT / "results").rglob("*") if p.is_file()):
+            name = path.relative_to(ROOT).as_posix()
+            archive.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
 def edition() -> dict[Path, bytes]:
     """Who wrote the book, its version, when and from what it was built; and how to cite it."""
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -284,6 +323,9 @@ def stage(preset: str) -> Path:
     wanted |= answer(executed["15"]) | explore(executed["01"], executed["05"]) | edition()
     kept = tagged_output(executed["14"], "answers-data", "application/json")
     wanted[Path("book/_static/answers-data.js")] = script("ANSWERS", kept)
+    wanted[Path("book/_prompt_counts.md")] = prompt_counts()
+    wanted[Path("book/_times.md")] = run_times(executed)
+    wanted[Path("book/results.zip")] = results_archive()
     for path in [p for p in target.rglob("*") if p.is_file()]:
         if path.relative_to(target) not in wanted:
             path.unlink()

@@ -174,3 +174,29 @@ def test_the_leashes_move_by_keyboard_and_the_figure_is_for_readers_without_scri
         page.keyboard.press("ArrowLeft")
     assert float(cell.inner_text()) > float(before)  # a looser leash earns more on the coin
     assert not page.locator(".explore-figure").is_visible()
+
+
+def test_an_answer_is_shown_with_terms_that_multiply_to_its_reward(opened):
+    page = opened("book/answers.html")
+    page.select_option("#answers-kind", "yesno")
+    for configuration in ("Align-Pro", "Best constant suffix"):
+        page.select_option("#answers-configuration", configuration)
+        for side in (0, 1):
+            cells = page.locator("#answers tbody tr").locator(f"td >> nth={side}").all_inner_texts()
+            relevance, form, fresh, reward = map(float, cells[-4:])
+            assert reward == pytest.approx(relevance * (0.25 + 0.75 * form) * fresh, abs=0.02)
+    prompt = page.locator("#answers-prompt option:checked").inner_text()
+    assert page.locator("#answers tbody tr td").first.inner_text() == prompt
+
+
+def test_a_kept_answer_is_shown_as_text(opened):
+    page = opened("book/answers.html")
+    nasty = "<img src=x onerror=\"document.body.id='hacked'\">"
+    page.evaluate(
+        "text => { const part = Object.values(ANSWERS)[0];"
+        " for (const answers of Object.values(part.answers)) for (const a of answers) a[1] = text;"
+        " document.getElementById('answers-dataset').dispatchEvent(new Event('change')); }",
+        nasty,
+    )
+    assert nasty in page.locator("#answers tbody").inner_text()
+    assert page.locator("#hacked").count() == 0
