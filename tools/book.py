@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -359,6 +360,17 @@ def render(source: Path) -> Path:
     return page
 
 
+def check_release(environment: Mapping[str, str]) -> None:
+    """Exits with a message if public CI builds a tag whose badges would open something else."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    branch, tag = config["repository"]["branch"], environment.get("GITHUB_REF_NAME")
+    if environment.get("GITHUB_REF_TYPE") == "tag" and tag != branch:
+        raise SystemExit(
+            f"the book of the tag {tag} would open {branch} on Colab: run "
+            f"`python tools/release.py {tag.removeprefix('v')}`, commit, and tag again"
+        )
+
+
 @contextlib.contextmanager
 def only_build():
     """Hold the build folder; exits with a message if another build holds it."""
@@ -378,6 +390,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.pair:
         return pair()
+    check_release(os.environ)
     start = time.perf_counter()
     with only_build():
         spent = execute(arguments.preset)

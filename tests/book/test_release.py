@@ -1,8 +1,10 @@
 """A release: its version, tag, citation and archive record agree, and so do the badges."""
 
+import io
 import json
 import shutil
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,10 +62,15 @@ def test_a_version_without_three_numbers_is_refused(copy):
         release.prepare("v2", copy)
 
 
-def test_the_archive_of_results_is_whole_and_the_same_each_time():
-    import io
-    import zipfile
+def test_a_tagged_book_whose_badges_open_another_branch_is_not_built():
+    tag = {"GITHUB_REF_TYPE": "tag", "GITHUB_REF_NAME": "v9.9.9"}
+    with pytest.raises(SystemExit, match="release.py 9.9.9"):
+        book.check_release(tag)
+    book.check_release({"GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "main"})
+    book.check_release({})
 
+
+def test_the_archive_of_results_is_whole_and_the_same_each_time():
     packed = book.results_archive()
     assert packed == book.results_archive()
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
