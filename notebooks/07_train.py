@@ -231,7 +231,8 @@ training.recipe_trials(trials);
 # %%
 from alignpro.report.html import text_table
 
-text_table(pd.read_csv(RESULTS / "recipe" / "comparisons.csv").round(3)).hide(axis="index")
+compared = pd.read_csv(RESULTS / "recipe" / "comparisons.csv").round(3)
+text_table(compared.rename(columns=lambda name: name.replace("_", " "))).hide(axis="index")
 
 # %% [markdown]
 # Four settings matter. The menu of all 18 suffixes earns more than the neutral one. At the lower rate, a

@@ -155,7 +155,7 @@ training.run_means(runs, f"One dot per run, held-out prompts of {dataset}");
 # *Mean held-out reward by configuration, one dot per training run.*
 
 # %%
-runs.T.round(3)
+runs.T.rename({"effect_size": "effect size", "standard_error": "standard error"}).round(3)
 
 # %%
 spread = runs["gain"]

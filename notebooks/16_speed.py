@@ -68,7 +68,10 @@ else:
 
 def table(of):
     """The table `of` the benchmark, or a note that there is none."""
-    return of(bench).round(2) if bench else "no benchmark is kept"
+    if not bench:
+        return "no benchmark is kept"
+    names = {"peak_gb": "peak GB", "tokens_per_second": "tokens per second"}
+    return of(bench).round(2).rename(columns=names)
 
 
 # %% [markdown]
@@ -99,7 +102,7 @@ if bench:
 
 # %% [markdown]
 # *Seconds of the fastest round, by part.* *ratio* is the time over ours within a round: the median, and
-# the lowest and highest of the rounds. *peak_gb* is the peak resident memory of a process that does one
+# the lowest and highest of the rounds. *peak GB* is the peak resident memory of a process that does one
 # step. TRL keeps the log-probabilities from sampling, so its *policy* part is 0. We compute them again
 # in one pass. This makes the first PPO ratio exactly 1, whatever the precision of sampling.
 

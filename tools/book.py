@@ -2,6 +2,7 @@
 
 python tools/book.py --pair            notebooks/*.ipynb from their .py sources
 python tools/book.py --preset cpu      execute what changed, then build _build/html
+python tools/book.py --pdf             print the book that was built last as _build/alignpro.pdf
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
@@ -351,13 +353,42 @@ def render(source: Path) -> Path:
         )
     page = BUILD / "html" / "index.html"
     page.unlink(missing_ok=True)
-    program = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", program, "build", str(source)]
-    command += ["--path-output", str(ROOT), "-W", "-n", "--keep-going", "-q"]
-    if subprocess.run(command, cwd=ROOT).returncode or not page.exists():
+    _jupyter_book(source, "-W", "-n", "--keep-going")
+    if not page.exists():
         raise SystemExit("the book did not build; see the warnings above")
     lighten(page.parent)
     return page
+
+
+def _jupyter_book(source: Path, *arguments: str) -> None:
+    """Run Jupyter Book on a staged tree. Exits with a message if it fails."""
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", str(source), "-q"]
+    command += ["--path-output", str(ROOT), *arguments]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        raise SystemExit("the book did not build; see the warnings above")
+
+
+def print_pdf(source: Path) -> Path:
+    """Print the staged tree as one PDF: Sphinx writes one HTML page, and chromium prints it.
+
+    Exits with a message if there is no chromium, or if one of the two steps fails.
+    """
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("--pdf needs chromium: install Debian's package of that name")
+    _jupyter_book(source, "--builder", "custom", "--custom-builder", "singlehtml")
+    folder, target = BUILD / "singlehtml", BUILD / "alignpro.pdf"
+    # The addresses within the page start from the folder, whatever page is the root.
+    page = shutil.copy(folder / "book" / "intro.html", folder / "alignpro.html")
+    lighten(folder)
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    with tempfile.TemporaryDirectory() as profile:
+        command += [f"--user-data-dir={profile}", "--virtual-time-budget=100000"]
+        command += [f"--print-to-pdf={target}", Path(page).resolve().as_uri()]
+        if subprocess.run(command, stderr=subprocess.DEVNULL).returncode or not target.exists():
+            raise SystemExit("chromium did not print the book")
+    return target
 
 
 def check_release(environment: Mapping[str, str]) -> None:
@@ -387,9 +418,13 @@ def main() -> None:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--pair", action="store_true", help="regenerate notebooks/*.ipynb")
     action.add_argument("--preset", help="execute under this preset and build the book")
+    action.add_argument("--pdf", action="store_true", help="print the book that was built last")
     arguments = parser.parse_args()
     if arguments.pair:
         return pair()
+    if arguments.pdf:
+        with only_build():
+            return print(f"open {print_pdf(BUILD / 'src')}")
     check_release(os.environ)
     start = time.perf_counter()
     with only_build():

@@ -65,6 +65,11 @@ def names_in(module: str, source: str) -> dict[str, list[str]]:
     return found
 
 
+def capital(title: str) -> str:
+    """The title with a capital first letter, unless it starts with a symbol."""
+    return title[0].upper() + title[1:] if title[0].isascii() else title
+
+
 def page() -> str:
     """The whole page."""
     chapters = [path for path in sorted((ROOT / "book").glob("*.md")) if path != PAGE]
@@ -84,7 +89,7 @@ def page() -> str:
     blocks = [HEAD]
     for name in sorted(stated, key=lambda name: int(name[1:])):
         title = stated[name][0][1]["title"]
-        blocks.append(f"## {name}: {title[0].upper()}{title[1:]}\n")
+        blocks.append(f"## {name}: {capital(title)}\n")
         for chapter, result in stated[name]:
             blocks.append(f"> {result['body']}".replace("\n", "\n> ") + "\n")
             marks = [
