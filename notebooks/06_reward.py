@@ -174,10 +174,10 @@ print(f"reward {rubric([question], [useless]).item():.2f}: three numbered lines 
 from alignpro.report.kept_runs import kept_preset, matrix_table
 
 kept = matrix_table(kept_preset(preset), files=["suffixes"])
-kept = kept[kept["dataset"] == dataset].assign(everything="all prompts")
+kept = kept[kept["dataset"] == dataset].copy()
 kept["first word"] = kept["prompt"].str.split().str[0].str.lower()
 first_run = kept["seed"] == kept["seed"].min()
-for rule in ("everything", "first word", "kind"):
+for rule in ("dataset", "first word", "kind"):
     chosen = kept[~first_run].groupby([rule, "configuration"])["reward"].mean().unstack().idxmax(axis=1)
     picked = kept[first_run & (kept["configuration"] == kept[rule].map(chosen))]
     print(f"one suffix per {rule}: {picked['reward'].mean():.3f} on answers that did not choose it")
