@@ -258,11 +258,16 @@ def prompt_counts() -> bytes:
     return (head + "\n".join(rows) + "\n").encode()
 
 
+def title(notebook) -> str:
+    """The first heading of a notebook."""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return next(found[1] for text in texts if (found := re.match(r"# (.+)", text)))
+
+
 def run_times(executed: dict) -> bytes:
     """A table of how long each notebook ran in this build, and on what machine."""
     rows = [
-        f"| {notebook.cells[0].source.splitlines()[0].removeprefix('# ')} "
-        f"| {notebook.metadata.get('papermill', {}).get('duration') or 0:.0f} |"
+        f"| {title(notebook)} | {notebook.metadata.get('papermill', {}).get('duration') or 0:.0f} |"
         for _, notebook in sorted(executed.items())
     ]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
