@@ -286,7 +286,8 @@ class Cell:
     def _describe(self) -> None:
         """Keep the run's card and a model card beside the trained prompter."""
         if self.process.is_main_process and (self.run.folder / "prompter").exists():
-            write_model_card(self.run.folder, self.preset.evaluation.resamples)
+            with files.explained(self.run.folder / "prompter" / "README.md"):
+                write_model_card(self.run.folder, self.preset.evaluation.resamples)
 
     def evaluate_best_of(self, progress: bool = True) -> pd.DataFrame:
         """Held-out responses of best-of-n over rewrites of ρ_sft: what choosing gains untrained.
@@ -403,7 +404,8 @@ class Cell:
         reference.warm_start(policy, queries, menu, config.warm_start, seed, progress)
         seed = stage_seed(self.seed, self.dataset, "warm start", "coverage")
         coverage = reference.sampled_coverage(policy, queries, menu, seed)
-        write_json(self.run.folder / "coverage.json", coverage)
+        with files.explained(self.run.folder / "coverage.json"):
+            write_json(self.run.folder / "coverage.json", coverage)
         files.save_adapter(model, folder)
 
     def score_rewrites(self, prompter: Prompter) -> ppo.Score:
@@ -444,7 +446,10 @@ class Cell:
             if run.finished:
                 for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
                     files.require_readable(path)
-                    with atomic_write(folder / path.name) as partial:
+                    with (
+                        files.explained(folder / path.name),
+                        atomic_write(folder / path.name) as partial,
+                    ):
                         shutil.copyfile(path, partial)
         return folder
 

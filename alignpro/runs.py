@@ -18,6 +18,7 @@ from alignpro.config import Preset, described
 from alignpro.sources.files import (
     RunError,
     atomic_write,
+    explained,
     load_tensors,
     save_tensors,
     write_json,
@@ -99,7 +100,8 @@ class Run:
         slug = f"{preset.name}-{dataset}-{''.join(pair)}-{kind}-s{seed}-{key}"
         self.folder = Path(root) / slug.lower().replace(" ", "-")
         if not (self.folder / "config.json").exists():
-            write_json(self.folder / "config.json", config)
+            with explained(self.folder):
+                write_json(self.folder / "config.json", config)
 
     @property
     def finished(self) -> bool:

@@ -53,6 +53,20 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextlib.contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Turn a failed write of `target` into a RunError that says how to go on."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"cannot write {target}: {error}. What is done is kept: once there is room on this "
+            "disk, and the folder can be written to, the same command goes on"
+        ) from error
+
+
+@contextlib.contextmanager
 def locked(folder: Path, here: bool = True) -> Iterator[None]:
     """Keep other processes from working in `folder` during the block, if `here`.
 
@@ -64,8 +78,11 @@ def locked(folder: Path, here: bool = True) -> Iterator[None]:
         return
     lock, holder = FileLock(folder / "lock", timeout=0, is_singleton=True), folder / "lock.json"
     try:
-        lock.acquire()
-    except Timeout:
+        with explained(folder / "lock"):
+            lock.acquire()
+    except RunError as error:
+        if not isinstance(error.__cause__, Timeout):
+            raise
         try:
             facts = json.loads(holder.read_text())
         except (OSError, ValueError):  # it has just begun, or just ended
@@ -77,7 +94,8 @@ def locked(folder: Path, here: bool = True) -> Iterator[None]:
     try:
         if lock.lock_counter == 1:
             since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-            write_json(holder, {"process": os.getpid(), "since": since})
+            with explained(holder):
+                write_json(holder, {"process": os.getpid(), "since": since})
         yield
     finally:
         if lock.lock_counter == 1:
@@ -141,7 +159,7 @@ def seal(folder: Path) -> None:
 
 def save_adapter(model, folder: Path) -> None:
     """Write the adapter of `model` (peft) to the new `folder`, whole and sealed."""
-    with atomic_write(folder) as partial:
+    with explained(folder), atomic_write(folder) as partial:
         model.save_pretrained(partial, safe_serialization=True)
         seal(partial)
 
@@ -181,7 +199,7 @@ def require_readable(path: Path) -> None:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write `table` to a Parquet file that notices a change of its bytes."""
-    with atomic_write(path) as partial:
+    with explained(path), atomic_write(path) as partial:
         table.to_parquet(partial, index=False, write_page_checksum=True)
 
 

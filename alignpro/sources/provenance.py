@@ -11,7 +11,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from alignpro.sources.files import write_json
+from alignpro.sources.files import explained, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
@@ -54,7 +54,8 @@ def note_session(folder: Path) -> list[str]:
     first = kept.setdefault("first", mine)
     changes = [f"{k} {first.get(k)} -> {mine[k]}" for k in mine if first.get(k) != mine[k]]
     kept["changes"] = sorted({*kept["changes"], *changes})
-    write_json(path, kept)
+    with explained(path):
+        write_json(path, kept)
     return kept["changes"]
 
 

@@ -1,0 +1,459 @@
+"""The crash matrix: every stage of a run under every fault, and what the same command then does.
+
+Each cell forks a process that runs one stage at smoke scale. In the middle of the stage the fault
+strikes: at the file-system event in the middle of those that the stage made when nothing went
+wrong. Then the same stage runs again, and what it leaves is compared with the undisturbed outcome.
+
+`python tools/crash_matrix.py` runs what is missing of it and writes `results/crash_matrix.json`
+after each cell; another version of the code starts it anew. Disks of their own (a full one, a
+read-only one) need the right to mount a tmpfs; without it those cells are left out, and the file
+says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process with one thread can be forked
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
+
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from judge_server import JudgeServer, longer, say  # noqa: E402
+
+from alignpro import experiments, rewards  # noqa: E402
+from alignpro.config import ModelSpec, load_preset  # noqa: E402
+from alignpro.judging.llm_judge import Judge  # noqa: E402
+from alignpro.judging.store import VerdictStore  # noqa: E402
+from alignpro.runs import code_digest, write_json  # noqa: E402
+from alignpro.sources.provenance import provenance  # noqa: E402
+from alignpro.sources.weights import tiny_folder  # noqa: E402
+
+DAY = 86_400
+PAIRS = [(f"Why is {n} a number?", "Because.", "Because it is " + "so " * n) for n in range(1, 9)]
+# What may differ between two runs that are equal: times, and notes on how a run went. A killed
+# process also leaves a hidden folder with what it was about to write.
+NOTES = ("lock", "lock.json", "software.json", "README.md", "store.sqlite")
+
+
+def small(url: str | None = None):
+    """The smoke preset with one pair of models and as few steps as a resume needs."""
+    preset = load_preset("smoke")
+    sizes = {"train": 6, "validation": 2, "test": 2}
+    steps = {"steps": 2, "batch_size": 4, "minibatch_size": 2, "epochs": 1}
+    warm = dataclasses.replace(preset.prompter.warm_start, steps=2)
+    frozen = ModelSpec("m", endpoint=url) if url else preset.models["F1"]
+    return dataclasses.replace(
+        preset,
+        architectures=(("P1", "F1"),),
+        models={"P1": preset.models["P1"], "F1": frozen},
+        seeds=(0,),
+        data=dataclasses.replace(preset.data, **sizes),
+        prompter=dataclasses.replace(preset.prompter, warm_start=warm),
+        ppo=dataclasses.replace(preset.ppo, **steps, checkpoint_every=1, sample_every=1),
+        rlhf=dataclasses.replace(preset.rlhf, steps=2),
+        evaluation=dataclasses.replace(preset.evaluation, samples=1, resamples=100),
+    )
+
+
+def cell(folder: Path, url: str | None = None, dataset: str = "help") -> experiments.Cell:
+    return experiments.Cell(small(url), dataset, 0, root=folder / "runs")
+
+
+def data_stage(folder: Path, url: str) -> None:
+    """Prompts of a user's file: the run of another text has another name."""
+    own = cell(folder, dataset=str(folder / "own.jsonl"))
+    _ = [own.prompts(split) for split in ("train", "validation", "test")]
+
+
+def oracle_stage(folder: Path, url: str) -> None:
+    cell(folder).train_oracle(progress=False)
+    cell(folder).evaluate_oracle(progress=False)
+
+
+def judge_stage(folder: Path, url: str) -> None:
+    judge = Judge("m", url, "none", concurrency=1, retries=0)
+    table = judge.compare(PAIRS, folder / "store.sqlite", progress=False)
+    write_json(folder / "verdicts.json", table[["prompt", "preference"]].to_dict("list"))
+
+
+def matrix_stage(folder: Path, url: str) -> None:
+    if failed := experiments.reproduce(small(), folder / "runs", folder / "results"):
+        raise RuntimeError(f"failed: {', '.join(failed)}")
+
+
+# Each stage, and the one whose outcome it starts from.
+STAGES: dict[str, tuple[Callable[[Path, str], None], str | None]] = {
+    "data": (data_stage, None),
+    "warm start": (lambda folder, url: cell(folder).untrained(progress=False), None),
+    "PPO": (lambda folder, url: cell(folder).train(progress=False), "warm start"),
+    "evaluation": (lambda folder, url: cell(folder).evaluate(progress=False), "PPO"),
+    "best-of": (lambda folder, url: cell(folder).evaluate_best_of(progress=False), "PPO"),
+    "oracle": (oracle_stage, None),
+    "endpoint, training": (lambda folder, url: cell(folder, url).train(progress=False), None),
+    "endpoint, evaluation": (
+        lambda folder, url: cell(folder, url).evaluate(progress=False),
+        "endpoint, training",
+    ),
+    "judge": (judge_stage, None),
+    "matrix": (matrix_stage, "PPO"),
+}
+FAULTS = (
+    *("SIGKILL", "SIGINT", "SIGTERM", "disk full", "read-only", "second process"),
+    *("truncated file", "flipped bit", "clock set back"),
+)
+MOUNTED = ("disk full", "read-only")
+UNDISTURBED = "the undisturbed result"
+DAMAGES = ("truncated file", "flipped bit")
+
+
+class Events:
+    """Counts what a stage does to files in `folder`, and calls `strike` at the event `when`."""
+
+    def __init__(self, folder: Path, when: int = -1, strike: Callable[[], None] | None = None):
+        self.folder, self.when, self.strike, self.count = str(folder), when, strike, 0
+        put = VerdictStore.put
+
+        def counted(store, *arguments):  # SQLite writes below Python
+            self.happen()
+            put(store, *arguments)
+
+        VerdictStore.put = counted
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, arguments: tuple) -> None:
+        if event == "open":
+            path, mode, _ = arguments
+            writes = isinstance(mode, str) and set(mode) & set("wax+")
+            if writes and isinstance(path, (str, os.PathLike)):
+                if str(path).startswith(self.folder):
+                    self.happen()
+        elif event == "os.rename" and str(arguments[1]).startswith(self.folder):
+            self.happen()
+
+    def happen(self) -> None:
+        self.count += 1
+        if self.count == self.when and self.strike:
+            strike, self.strike = self.strike, None
+            strike()
+
+
+def fork(stage: str, folder: Path, url: str, when: int = -1, strike=None, clock: int = 0) -> int:
+    """Start `stage` in a process of its own; what it prints is in `folder`.log. Returns its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if clock:
+            now = time.time
+            time.time = lambda: now() + clock
+        events = Events(folder, when, strike)
+        STAGES[stage][0](folder, url)
+        if when < 0:
+            Path(f"{folder}.events").write_text(str(events.count))
+        code = 0
+    except KeyboardInterrupt:
+        print("stopped")
+        code = 130
+    except BaseException as error:
+        known = type(error).__module__.startswith("alignpro")
+        print(f"{type(error).__name__}: {error}" if known else traceback.format_exc())
+        code = 2 if known else 1
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def wait(pid: int) -> int:
+    """The exit code of a process, negative for a signal, as `subprocess` gives it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def outcome(folder: Path) -> dict[str, str]:
+    """A hash of each file that a stage leaves, without times and notes."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.name in NOTES or "checkpoints" in path.parts or name == "filler" or hidden:
+            continue
+        if path.name == "config.json":
+            content = "a run of this name"
+        elif path.suffix == ".parquet":
+            content = pd.read_parquet(path).to_json()
+        elif path.suffix == ".jsonl" and path.name != "own.jsonl":
+            rows = [json.loads(x) for x in path.read_text().split("\n") if x.strip()]
+            rows = [{k: v for k, v in row.items() if "time/" not in k} for row in rows]
+            if path.name == "answers.jsonl":
+                rows.sort(key=lambda row: row["key"])
+            content = json.dumps(rows)
+        elif path.name == "card.json":
+            card = json.loads(path.read_text())
+            content = json.dumps([card.get("trained_parameters"), card.get("seed")])
+        else:
+            content = path.read_bytes().hex()
+        found[name] = hashlib.sha256(content.encode()).hexdigest()
+    return found
+
+
+def damaged_files(folder: Path, fresh: set[str]) -> list[Path]:
+    """The files of a stage that a later command reads again: all but logs of what was done."""
+    unread = ("config.json", "card.json", "coverage.json", "README.md", "software.json")
+    unread += ("reward.json", "tokenizer_config.json", "special_tokens_map.json", "sha256.json")
+    paths = [folder / name for name in sorted(fresh)]
+    return [p for p in paths if p.name not in unread and p.suffix in (".parquet", ".safetensors")]
+
+
+class Matrix:
+    """Runs cells of the matrix under `work`, from snapshots of undisturbed stages."""
+
+    def __init__(self, work: Path):
+        self.work, self.events, self.before, self.after = work, {}, {}, {}
+        self.calls: dict[str, int] = {}
+        self.mounts = can_mount(work)
+        tiny_folder("llama"), tiny_folder("qwen2")
+        rewards.embed(["loaded before the first fork"])
+
+    def prepare(self, stage: str) -> None:
+        """The undisturbed outcome of `stage`, kept as a snapshot."""
+        if stage in self.after:
+            return
+        base = STAGES[stage][1]
+        if base:
+            self.prepare(base)
+        folder = self.work / "whole"
+        with self.placed(folder, base), serving() as server:
+            code = wait(fork(stage, folder, server.url))
+            log = Path(f"{folder}.log").read_text()
+            assert code == 0, f"{stage} fails undisturbed:\n{log}"
+            self.events[stage] = int(Path(f"{folder}.events").read_text())
+            self.calls[stage] = len(server.requests)
+            self.after[stage] = outcome(folder)
+            shutil.copytree(folder, self.work / "snapshots" / stage)
+
+    @contextlib.contextmanager
+    def placed(self, folder: Path, snapshot: str | None):
+        """`folder` with a copy of a snapshot, or with the user's prompts alone."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if snapshot:
+            shutil.copytree(self.work / "snapshots" / snapshot, folder, dirs_exist_ok=True)
+        else:
+            rows = [
+                {"prompt": f"Why is {split} {n} a number?", "split": split, "kind": "reason"}
+                for split in ("train", "validation", "test")
+                for n in range(8)
+            ]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / "own.jsonl").write_text(text)
+        try:
+            yield
+        finally:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def cell(self, stage: str, fault: str) -> dict:
+        """One cell: what the fault did, what the same command did after it, and whether all is
+        right: the undisturbed outcome, or a refusal that names what is wrong.
+        """
+        self.prepare(stage)
+        folder = self.work / "cell"
+        folder.mkdir(exist_ok=True)
+        if fault in MOUNTED and not self.mounts:
+            return {"stage": stage, "fault": fault, "right": None, "did": "no right to mount"}
+        start = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            if fault in MOUNTED:
+                stack.enter_context(tmpfs(folder))
+            base = stage if fault in DAMAGES else STAGES[stage][1]
+            stack.enter_context(self.placed(folder, base))
+            server = stack.enter_context(serving())
+            act = self.damage if fault in DAMAGES else self.strike
+            facts = act(stage, fault, folder, server)
+        seconds = round(time.perf_counter() - start, 1)
+        return {"stage": stage, "fault": fault, **facts, "seconds": seconds}
+
+    def strike(self, stage: str, fault: str, folder: Path, server) -> dict:
+        when = self.events[stage] // 2 + 1
+        pid = fork(stage, folder, server.url, when, lambda: STRIKES[fault](folder))
+        if fault == "second process":
+            os.waitpid(pid, os.WUNTRACED)  # it stops itself in the middle
+            second = wait(fork(stage, folder, server.url))
+            told = last_line(folder)
+            os.kill(pid, signal.SIGCONT)
+            code = wait(pid)
+            right = outcome(folder) == self.after[stage] and (second in (0, 2)) and code == 0
+            did = "ran beside it, to the same result" if second == 0 else f"refused: {told}"
+            return {"did": did, "then": "the first went on to its end", "right": right}
+        code = wait(pid)
+        did = {0: "went on", 1: "traceback", 2: "stopped", 130: "stopped in one line"}
+        first = did.get(code, f"died of signal {-code}")
+        told = last_line(folder) if code == 2 else ""
+        release(folder, fault)
+        asked = len(server.requests)
+        if fault == "clock set back":
+            for path in folder.rglob("*"):
+                os.utime(path, (time.time() + DAY, time.time() + DAY))
+        again = wait(fork(stage, folder, server.url, clock=-DAY if "clock" in fault else 0))
+        same = outcome(folder) == self.after[stage] if again == 0 else False
+        extra = len(server.requests) - self.calls[stage]
+        facts = {
+            "did": f"{first}: {told}" if told else first,
+            "then": UNDISTURBED if same else f"exit {again}: {last_line(folder)}",
+            "right": same and code != 1,
+        }
+        if self.calls[stage]:
+            facts |= {"calls": self.calls[stage], "before": asked, "extra": extra}
+        return facts
+
+    def damage(self, stage: str, fault: str, folder: Path, server) -> dict:
+        """Each file that the stage left is damaged in turn; none may be taken for a good one."""
+        base = STAGES[stage][1]
+        fresh = set(self.after[stage].items()) - set(self.after.get(base, {}).items())
+        files = damaged_files(folder, {name for name, _ in fresh})
+        if stage == "data":
+            files = [folder / "own.jsonl"]
+        told, wrong = [], []
+        for path in files:
+            whole = path.read_bytes()
+            if fault == "truncated file":
+                path.write_bytes(whole[: len(whole) * 2 // 3])
+            else:
+                middle = whole.index(b"number") if stage == "data" else len(whole) // 2
+                path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+            code = wait(fork(stage, folder, server.url))
+            if code == 2 and path.name in Path(f"{folder}.log").read_text():
+                told.append(path.name)
+            elif stage == "data" and code == 0:  # another text is another run
+                told.append("another run")
+                both = len(list(folder.glob("runs/*align-pro*"))) == 2
+                wrong += [] if both else [path.name]
+            elif not (code == 0 and outcome(folder) == self.after[stage]):
+                wrong.append(f"{path.name} ({code}: {last_line(folder)})")
+            path.write_bytes(whole)
+        names = ", ".join(dict.fromkeys(told)) or "none"
+        did = f"{len(files)} files damaged in turn; refused by name: {names}"
+        then = f"silent or wrong: {', '.join(wrong)}" if wrong else "no wrong result"
+        return {"did": did, "then": then, "right": not wrong}
+
+
+def last_line(folder: Path) -> str:
+    """The last line that a stage printed, without the place of this machine's folders."""
+    lines = Path(f"{folder}.log").read_text().strip().splitlines() or [""]
+    return lines[-1].replace(f"{folder}/", "").replace(str(folder), "the folder")[:300]
+
+
+@contextlib.contextmanager
+def serving():
+    """A server that is the frozen LLM and the judge: its answers depend on the request alone."""
+
+    def answer(body: dict) -> str:
+        text = json.dumps(body["messages"])
+        if "response 1" in text:
+            return longer(body)
+        greedy = body.get("temperature") == 0 or body.get("top_k") == 1 or body["top_p"] < 0.01
+        noise = 0 if greedy else body.get("seed")
+        return f"Answer {hashlib.sha256(f'{text} {noise}'.encode()).hexdigest()[:12]}."
+
+    with JudgeServer(then=say(answer, usage=(9, 5))) as server:
+        yield server
+
+
+def fill(folder: Path) -> None:
+    """Write to the disk of `folder` until it is full."""
+    file = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(file, b"0" * 4096)
+    os.close(file)
+
+
+def make_read_only(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+STRIKES = {
+    "SIGKILL": lambda folder: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGINT": lambda folder: os.kill(os.getpid(), signal.SIGINT),
+    "SIGTERM": lambda folder: os.kill(os.getpid(), signal.SIGTERM),
+    "disk full": fill,
+    "read-only": make_read_only,
+    "second process": lambda folder: os.kill(os.getpid(), signal.SIGSTOP),
+    "clock set back": lambda folder: os.kill(os.getpid(), signal.SIGKILL),
+}
+
+
+def release(folder: Path, fault: str) -> None:
+    """Undo what a fault did to the disk, as a user would before the next try."""
+    if fault == "disk full":
+        (folder / "filler").unlink(missing_ok=True)
+    if fault == "read-only":
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def tmpfs(folder: Path):
+    """A disk of 64 MB at `folder`."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def can_mount(work: Path) -> bool:
+    place = work / "mount"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        return False
+    return subprocess.run(["umount", str(place)]).returncode == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--stage", action="append", choices=STAGES, help="default: all")
+    parser.add_argument("--fault", action="append", choices=FAULTS, help="default: all")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "crash_matrix.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    experiments.DISK_NEEDED = 0  # the disks of the cells are small
+    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    same = kept.get("code") == code_digest()  # cells of this code need not be run again
+    rows = {(r["stage"], r["fault"]): r for r in kept["rows"]} if same else {}
+    wanted = [(s, f) for s in arguments.stage or STAGES for f in arguments.fault or FAULTS]
+    with tempfile.TemporaryDirectory() as work:
+        matrix = Matrix(Path(work))
+        for place in wanted:
+            if place not in rows:
+                rows[place] = matrix.cell(*place)
+                print(json.dumps(rows[place]), flush=True)
+                facts = {"code": code_digest(), **provenance()}
+                write_json(arguments.out, {"rows": list(rows.values()), **facts})
+    sys.exit(any(row["right"] is False for row in rows.values()))
+
+
+if __name__ == "__main__":
+    main()
