@@ -62,8 +62,9 @@ def _newest_of_the_same_name(run: Run) -> Path | None:
 
 
 def _name(cell: dict) -> dict:
-    """The cell without the hashes of its prompt file and of its reward."""
-    return cell | {key: HASH.sub("", cell[key]) for key in ("dataset", "reward")}
+    """The cell without the hashes of its prompt file, its reward and its weights."""
+    plain = {key: HASH.sub("", cell[key]) for key in ("dataset", "reward")}
+    return {key: value for key, value in cell.items() if key != "weights"} | plain
 
 
 def _differences(old: Path, new: Path) -> Iterator[str]:
@@ -76,6 +77,10 @@ def _differences(old: Path, new: Path) -> Iterator[str]:
         changed = sorted(key for key in parts.keys() | now if parts.get(key) != now.get(key))
         name = HASH.sub("", after["cell"]["reward"])
         yield f"the reward {name} ({', '.join(changed) or 'its code'})"
+    was, now = (config["cell"].get("weights", {}) for config in (before, after))
+    for role in sorted(was.keys() | now):
+        if was.get(role) != now.get(role):
+            yield f"the weights of {role}"
     was, now = (dict(flat(config["preset"])) for config in (before, after))
     for key in sorted(was.keys() | now):
         if was.get(key) != now.get(key):
