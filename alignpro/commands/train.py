@@ -111,7 +111,7 @@ def evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
     print(f"\nthe best constant suffix is {suffix!r}. {_verdict(g)}")
     use_style()
     figure = Path(arguments.figure or cell.run.folder / "evaluation.png")
-    mean_reward(summary, cell.dataset).savefig(figure, dpi=150, bbox_inches="tight")
+    mean_reward(summary, Path(cell.source).stem).savefig(figure, dpi=150, bbox_inches="tight")
     print(f"figure: {figure}\ncard: {cell.run.folder / 'prompter' / 'README.md'}")
     if cell.usage:
         print(cell.usage, file=sys.stderr)

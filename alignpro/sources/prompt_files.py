@@ -35,6 +35,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+OTHER_COLUMN = "Another column is named by --prompt-column, or `data.prompt_column` in the preset"
 GAP = re.compile(r"[\s,]*")
 Rows = Iterator[tuple[int, object]]
 
@@ -114,7 +115,8 @@ def _text_of(row: object, column: str) -> str:
     if not isinstance(row, dict):
         raise ValueError(f"must be an object with a field `{column}`, got {row!r:.40}")
     if column not in row:
-        raise ValueError(f"no column `{column}`; there is {', '.join(map(str, row)) or 'none'}")
+        there = ", ".join(map(str, row)) or "none"
+        raise ValueError(f"no column `{column}`; there is {there}. {OTHER_COLUMN}")
     text = row[column]
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"`{column}` must be a non-empty text")
@@ -201,7 +203,9 @@ def _csv(path: Path, column: str) -> Rows:
             raise ConfigError(f"{path}:{reader.line_num}: not CSV: {error}") from None
         return
     first = text.partition("\n")[0].strip()
-    raise ConfigError(f"{path}:1: no column `{column}`; the first line is {first!r:.80}")
+    raise ConfigError(
+        f"{path}:1: no column `{column}`; the first line is {first!r:.80}. {OTHER_COLUMN}"
+    )
 
 
 def _parquet(path: Path, column: str) -> Rows:
@@ -214,7 +218,8 @@ def _parquet(path: Path, column: str) -> Rows:
         raise ConfigError(f"{path}: not Parquet: {error}") from None
     known = [n for n in table.column_names if n in (column, "split", "kind", "options")]
     if column not in known:
-        raise ConfigError(f"{path}: no column `{column}`; there is {', '.join(table.column_names)}")
+        there = ", ".join(table.column_names)
+        raise ConfigError(f"{path}: no column `{column}`; there is {there}. {OTHER_COLUMN}")
     yield from enumerate(table.select(known).to_pylist(), 1)
 
 

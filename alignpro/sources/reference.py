@@ -110,10 +110,11 @@ def sampled_coverage(
     repeats = math.ceil(COVERAGE_SAMPLES * len(menu) / len(queries))
     coverage = menu_coverage(policy.generate_ids(queries * repeats, seed), menu)
     if rare := rarely_written(coverage):
+        more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
         print(
             f"after the warm start {coverage['off_menu']:.0%} of the suffixes are off the menu and "
-            f"these entries are hardly ever written: {', '.join(rare)}. PPO learns little about "
-            "what it does not try; a warm start with more steps helps",
+            f"these entries are hardly ever written: {', '.join(rare[:5])}{more}. PPO learns "
+            "little about what it does not try; a warm start with more steps helps",
             file=sys.stderr,
         )
     return coverage
