@@ -282,8 +282,8 @@ for rewrite in mine.rewrite(["How do I true a wheel?", "What is a derailleur?"])
 # ```
 #
 # The proxy rewrites the last user message, passes your key on without keeping it, streams the answer,
-# and returns the rewrite in the header `X-Alignpro-Rewrite`. It needs the extra `pip install
-# 'alignpro[serve]'`.
+# and returns the rewrite in the header `X-Alignpro-Rewrite`. It needs the packages `fastapi` and
+# `uvicorn`.
 #
 # ## The file of prompts
 #

@@ -38,7 +38,7 @@ def serve(arguments: argparse.Namespace) -> int:
         import fastapi  # noqa: F401
         import uvicorn
     except ImportError as error:
-        text = f"`alignpro serve` needs {error.name}: pip install 'alignpro[serve]'"
+        text = f"`alignpro serve` needs {error.name}: `pip install fastapi uvicorn`"
         raise ConfigError(text) from error
     from alignpro.commands.proxy import make_app
     from alignpro.prompter import Prompter

@@ -194,3 +194,9 @@ def test_an_error_is_one_message_without_a_traceback(alignpro, prompts):
     status, out, error = alignpro("rewrite --prompter nowhere", "Why?")
     assert status == 2 and "nowhere holds no trained prompter" in error
     assert alignpro("rewrite --prompter nowhere")[2].startswith("no prompt: give texts")
+
+
+def test_serve_names_the_package_that_it_lacks(alignpro, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    status, _, error = alignpro("serve --prompter mine --endpoint http://localhost:8000/v1")
+    assert status == 2 and "needs uvicorn: `pip install fastapi uvicorn`" in error
