@@ -132,7 +132,7 @@ def _add_prompter(command: argparse.ArgumentParser) -> None:
 
 
 def _add_book(commands) -> None:
-    """`reproduce` and `learn-reward`: the experiments of the book."""
+    """`reproduce`, `learn-reward` and `verify`: the experiments of the book."""
     command = _command(commands, "reproduce", _reproduce, "train and evaluate a preset's cells")
     only = {"action": "append", "help": "run only this one; may be given several times"}
     text = f"run only this one: a name, or {PROMPT_FILE}; may be given several times"
@@ -144,6 +144,13 @@ def _add_book(commands) -> None:
     )
     command.add_argument("--dataset", default="help", help="default: %(default)s")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    _add_folders(command)
+    command = _command(commands, "verify", _verify, "check the kept results and their numbers")
+    text = "write the manifest and what else the checks compare with"
+    command.add_argument("--keep", action="store_true", help=text)
+    command.add_argument("--all-rewards", action="store_true", help="compute every reward again")
+    text = "train this kept cell again, such as help/P1F1/seed0; default: one of the preset smoke"
+    command.add_argument("--cell", help=text)
     _add_folders(command)
 
 
@@ -322,6 +329,19 @@ def _rehearse(preset: Preset, arguments: argparse.Namespace) -> int:
     result = rehearse(preset, arguments.scale, arguments.prompt_tokens, pairs)
     print(f"{report(result)}\nin {save(result, folder)}")
     return 0
+
+
+def _verify(preset: Preset, arguments: argparse.Namespace) -> int:
+    """Check the kept results, or keep what the checks compare with. Returns 1 for a difference."""
+    from alignpro.commands import verify
+
+    results, answers = _results(arguments), None if arguments.all_rewards else 20
+    if arguments.keep:
+        verify.keep(preset, results)
+        print(f"in {results}: {verify.MANIFEST}, {verify.NUMBERS}, {verify.SMOKE}/smoke")
+        return 0
+    runs = Path(arguments.runs)
+    return 0 if verify.verify(preset, results, answers, arguments.cell, runs) else 1
 
 
 def _plan(preset: Preset, arguments: argparse.Namespace) -> int:
