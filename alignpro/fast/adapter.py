@@ -45,6 +45,8 @@ def add_lora(model: torch.nn.Module, config: PrompterConfig, seed: int) -> PeftM
                 task_type="CAUSAL_LM",
             ),
         )
+    # PEFT makes a set of them, which every process would write in an order of its own.
+    adapted.peft_config["default"].target_modules = sorted(linear)
     return adapted.eval()
 
 

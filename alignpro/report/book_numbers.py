@@ -101,6 +101,8 @@ def _cost(preset: Preset, results: Path) -> dict[str, pd.DataFrame]:
         found[f"front of π*, {dataset}"] = front[["kl", "reward", "low", "high", "ess"]]
     for dataset, part in suffixes.groupby("dataset"):
         rewards = rlhf_cost.rewrite_rewards(part, sorted(part["configuration"].unique()))
+        if rewards.shape[2] < 3:  # the third moment needs three answers
+            continue
         drift = variance_drift_from_samples(rewards)
         terms = {name: getattr(drift, name) for name in ("within", "skew", "across", "total")}
         rows = {name: [x.mean(), *bootstrap(x[None])] for name, x in terms.items()}

@@ -123,7 +123,8 @@ def _prompter_cell(
 ) -> Cell:
     """The preset's cell with another λ and the learned reward, and the gold one beside it."""
     leashed = dataclasses.replace(preset, ppo=dataclasses.replace(preset.ppo, lam=lam))
-    return Cell(leashed, dataset, seed, reward=reward, root=root, gold=rubric)
+    # `again`: the runs of the other λ have the same name and are meant to be beside this one.
+    return Cell(leashed, dataset, seed, reward=reward, root=root, gold=rubric, again=True)
 
 
 def _evaluated(cell: Cell, prompters: dict, reward: ScaledReward, progress: bool) -> pd.DataFrame:

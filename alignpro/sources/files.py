@@ -110,8 +110,10 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
     from safetensors.torch import save_file
 
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept = {**facts, "sha256": _tensors_hash(flat, facts)}
     with atomic_write(path) as partial:
-        save_file(flat, partial, metadata={**facts, "sha256": _tensors_hash(flat, facts)})
+        # In one entry: safetensors writes several in random order, and the bytes would differ.
+        save_file(flat, partial, metadata={"facts": json.dumps(kept, sort_keys=True)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -122,7 +124,7 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        facts = file.metadata() or {}
+        facts = json.loads((file.metadata() or {}).get("facts", "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if facts.pop("sha256", None) != _tensors_hash(tensors, facts):
         raise OSError("its content is not what was written: the hash differs")

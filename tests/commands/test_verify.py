@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
 from alignpro.commands import verify
-from alignpro.config import load_preset
-from alignpro.experiments import reproduce
-from alignpro.reward_learning.config import load_reward_learning
-from alignpro.reward_learning.run_study import run_study
+from alignpro.config import PRESETS, load_preset
 from alignpro.runs import RESULTS
 
 CELL = "smoke/help/P1F1/seed0"
@@ -38,18 +37,29 @@ def test_a_cell_trained_today_is_the_one_that_is_kept(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def twice(smoke, tmp_path_factory):
-    """The folders of two runs of the same cell and reward study, each from nothing."""
-    ppo = dataclasses.replace(smoke.ppo, steps=3, checkpoint_every=1, sample_every=1)
-    preset = dataclasses.replace(smoke, ppo=ppo, architectures=(("P1", "F1"),), seeds=(0,))
+def twice(tmp_path_factory):
+    """The folders of two runs of the same cell and reward study, each in processes of its own."""
+    text = (PRESETS / "smoke.yaml").read_text().replace("seeds: [0, 1]", "seeds: [0]")
+    text = text.replace("[[P1, F1], [P1, F2], [P2, F1], [P2, F2]]", "[[P1, F1]]")
     folders = []
     for name in ("first", "second"):
         folder = tmp_path_factory.mktemp(name)
-        assert reproduce(preset, folder / "runs", folder / "results") == []
-        learning = load_reward_learning("smoke")
-        run_study(preset, learning, "help", 0, folder / "runs", folder / "results", progress=False)
+        preset = folder / "short.yaml"
+        preset.write_text(text)
+        for command in ("reproduce", "learn-reward"):
+            subprocess.run(
+                [
+                    *(sys.executable, "-m", "alignpro", command, "--preset", str(preset)),
+                    *("--runs", str(folder / "runs"), "--results", str(folder / "results")),
+                    *("--threads", "1"),
+                ],
+                check=True,
+                capture_output=True,
+                # Sets are then in another order, as in two sessions of a user.
+                env=os.environ | {"PYTHONHASHSEED": str(len(folders) + 1)},
+            )
         folders.append(folder)
-    return preset, *folders
+    return load_preset(preset), *folders
 
 
 def untimed(value):
@@ -64,6 +74,8 @@ def content(path):
     """The bytes of a file; for cards and metrics, what is in it, without what the clock gives."""
     if path.name == "metrics.jsonl":
         return untimed(verify._rows(path))
+    if path.name == "README.md":  # the model card of a prompter
+        return [line for line in path.read_text().split("\n") if not line.startswith("| date ")]
     return untimed(verify._json(path)) if path.name == "card.json" else path.read_bytes()
 
 
@@ -144,7 +156,7 @@ def test_a_run_of_another_recipe_or_another_cell_is_named(kept):
     problems = verify.check_configs(preset, results)
     assert [x.removeprefix(f"{CELL}: ") for x in problems] == [
         "the card is that of another cell",
-        "the metrics do not have the steps 1 to 3, once each",
+        "the metrics do not have the steps 1 to 4, once each",
         "the steps took 0.0 s, the card has 10000.0 s",
     ]
 
