@@ -3,9 +3,10 @@
 python bench/bench.py                  everything, into results/bench/
 python bench/bench.py --memory NAME    one step of one contender; prints its peak memory
 
-All contenders run in one process and take turns. Each round is on disk when it ends. The same
-command resumes an interrupted benchmark, as long as code, versions and machine are the same. Only
-the ratios carry over to another machine.
+All contenders run in one process and take turns. Each round is on disk when it ends. The benchmark
+stops when its minutes are over. The same command then goes on, as long as code, versions and
+machine are the same. Only the ratios carry over to another machine. It runs on one thread: beside a
+neighbour that computes too, two threads wait for each other and take ten times as long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +49,20 @@ from alignpro.texts import Response  # noqa: E402
 # Shares of --minutes; the rest is for loading, the machine's peaks and each contender's memory.
 SHARES = {"sampling": 0.10, "steps": 0.42, "trials": 0.22}
 Measure = Callable[[], list[dict]]
+
+
+class OutOfTime(BaseException):
+    """The minutes are over. No library takes it for an error of its own and goes on."""
+
+
+def stop_after(minutes: float) -> None:
+    """Raise OutOfTime in this process after `minutes`, whatever it is doing."""
+
+    def stop(number, frame):
+        raise OutOfTime
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, minutes * 60)
 
 
 class Record:
@@ -217,22 +233,40 @@ def work_of_a_step(ours: Ours) -> list[dict]:
 def peak_memory(name: str, preset: str) -> float:
     """Peak resident memory, in GB, of a new process that runs one step of contender `name`."""
     command = [sys.executable, __file__, "--memory", name, "--preset", preset]
+    command += ["--threads", str(torch.get_num_threads())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     gb = float(done.stdout.split()[-1])
     show(name, f"{gb:6.1f} GB")
     return gb
 
 
+def measure(record: Record, root: Path, preset: str, minutes: float) -> None:
+    """Run every section of `record` that is not complete."""
+    for section, make in (("sampling", sampling), ("steps", steps), ("trials", trials)):
+        print(section, flush=True)
+        record.rounds(section, minutes, partial(make, root, preset))
+    print("limits", flush=True)
+    record.once("limits", lambda: limits(root, preset))
+    print("peak memory", flush=True)
+    measured = {row["contender"] for row in record.result.get("memory", [])}
+    for name in [name for name in CONTENDERS if name not in measured]:
+        started, gb = time.perf_counter(), peak_memory(name, preset)
+        row = {"contender": name, "gb": round(gb, 2)}
+        record.add("memory", [row], time.perf_counter() - started)
+
+
 def main() -> None:
-    """Run every section that has no result yet, and write the result."""
+    """Measure for the given minutes, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", choices=CONTENDERS)
     parser.add_argument(
         "--preset", default="cpu", help="cpu, or smoke to test the benchmark itself"
     )
-    parser.add_argument("--minutes", type=float, default=8.5)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "bench")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         root, preset = Path(folder), arguments.preset
         if arguments.memory:
@@ -242,17 +276,16 @@ def main() -> None:
             print(int(peak[1]) * 1024 / 1e9)
             return
         record = Record(arguments.results, preset)
-        for section, make in (("sampling", sampling), ("steps", steps), ("trials", trials)):
-            print(section, flush=True)
-            record.rounds(section, arguments.minutes, partial(make, root, preset))
-        print("limits", flush=True)
-        record.once("limits", lambda: limits(root, preset))
-        print("peak memory", flush=True)
-        measured = {row["contender"] for row in record.result.get("memory", [])}
-        for name in [name for name in CONTENDERS if name not in measured]:
-            started, gb = time.perf_counter(), peak_memory(name, preset)
-            row = {"contender": name, "gb": round(gb, 2)}
-            record.add("memory", [row], time.perf_counter() - started)
+        try:
+            stop_after(arguments.minutes)
+            measure(record, root, preset, arguments.minutes)
+        except OutOfTime:
+            record.save()
+            print(f"\n{arguments.minutes:g} minutes are over: the same command goes on")
+            print(f"in {record.path}")
+            return
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     record.result["finished"] = True
     record.save()
     for table in (

@@ -5,7 +5,8 @@ python bench/learning.py --seeds 0 --steps 20   less
 
 Both train the same prompter (model, warm start, LoRA layers, prompts, lengths, completions per
 step, epochs, learning rate) against the same callable, which asks the same frozen LLM and scores
-its answer. A finished run is kept at once: the same command goes on with the next one.
+its answer. A finished run is kept at once: the same command goes on with the next one. Runs of
+other code or of other steps are never overwritten: the command then names the file to move away.
 """
 
 from __future__ import annotations
@@ -222,9 +223,12 @@ def main() -> None:
     name = re.sub("[^a-z0-9]+", "-", f"{machine} {preset.name} {arguments.dataset}".lower())
     path = arguments.results / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = json.loads(path.read_text()) if path.exists() else {}
-    if any(result.get(key) != value for key, value in identity.items()):
-        result = {**made, **identity, "runs": []}
+    result = json.loads(path.read_text()) if path.exists() else {**made, **identity, "runs": []}
+    if changed := [key for key, value in identity.items() if result.get(key) != value]:
+        raise SystemExit(
+            f"{path} holds {len(result['runs'])} runs of another {', '.join(changed)}: move it "
+            "away to start again, or give another --results"
+        )
     for seed in arguments.seeds:
         for learner, points in LEARNERS.items():
             if any(r["seed"] == seed and r["learner"] == learner for r in result["runs"]):

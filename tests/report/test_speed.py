@@ -1,6 +1,7 @@
 """The benchmark's tables against arithmetic by hand, and its record against interruption."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -182,6 +183,11 @@ def test_both_learners_train_and_are_billed_for_the_same_answers(tmp_path, monke
     assert first == second, "both start from the same prompter"
     learning.main()
     assert benchmark.benches(tmp_path) == [result], "a finished run is not repeated"
+    command[command.index("--steps") + 1] = "3"
+    monkeypatch.setattr("sys.argv", [*command, "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="holds 2 runs of another steps: move it away"):
+        learning.main()
+    assert benchmark.benches(tmp_path) == [result], "nothing is overwritten"
 
 
 def counted(record, share=0.0):
@@ -230,6 +236,45 @@ def test_a_finished_benchmark_and_one_of_other_code_are_measured_anew(tmp_path, 
     other.result["finished"] = True
     other.save()
     assert counted(bench.Record(tmp_path, "smoke")) == 2
+
+
+def test_a_benchmark_stops_when_its_minutes_are_over_and_keeps_its_rounds(
+    tmp_path, monkeypatch, capsys
+):
+    import bench
+
+    def one_round_and_then_for_ever(root, preset):
+        rounds = iter([[{"sampler": "x"}]])
+        return lambda: next(rounds, None) or time.sleep(60)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(bench, "sampling", one_round_and_then_for_ever)
+    command = ["bench.py", "--preset", "smoke", "--minutes", "0.05", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    started = time.monotonic()
+    bench.main()
+    assert time.monotonic() - started < 30
+    torch.set_num_threads(before)
+    assert "0.05 minutes are over: the same command goes on" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*-1-threads-smoke.json")
+    kept = json.loads(path.read_text())
+    assert kept["sampling"] == [{"sampler": "x", "round": 0}] and not kept["finished"]
+
+
+def test_ways_to_decode_are_timed_on_a_cpu_too(tmp_path, monkeypatch, smoke):
+    import decoding
+
+    command = ["decoding.py", "--preset", "smoke", "--rows", "3", "--prompt-tokens", "8"]
+    command += ["--rounds", "1", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    decoding.main()
+    kept = json.loads((tmp_path / "smoke.json").read_text())
+    ways = {row["way"]: row for row in kept["ways"]}
+    for name in ("alignpro", "transformers, dynamic cache"):
+        assert ways[name]["tokens"] == 3 * smoke.frozen.max_new_tokens, "answers of full length"
+        assert 0 < ways[name]["seconds"]
+    assert all("seconds" in row or row["error"] for row in kept["ways"]) and len(ways) == 4
+    assert kept["rows"] == 3 and kept["hardware"]["gpu"] is None or torch.cuda.is_available()
 
 
 @pytest.mark.slow
