@@ -59,7 +59,7 @@ machines.assign(date=machines["date"].str[:10])
 whole = [b for b in benches if b["finished"]]
 bench = whole[0] if whole else None
 if bench is None:
-    print("NO finished benchmark is kept in results/bench: `make bench` makes one in ten minutes,")
+    print("NO finished benchmark is kept in results/bench: `make bench` makes one,")
     print("and the tables and figures below stay empty until then")
 else:
     print(f"shown: {bench['hardware']['cpu']}, {bench['hardware']['threads']} threads, {bench['date'][:10]}")
