@@ -92,13 +92,19 @@ def test_the_same_config_and_seed_give_the_same_bytes_in_every_stage(twice):
     assert differ == []
 
 
+@pytest.fixture(scope="module")
+def numbers(twice):
+    """The book's numbers of the first of them."""
+    preset, first, _ = twice
+    return verify.book_numbers(preset, first / "results")
+
+
 @pytest.fixture
-def kept(twice, tmp_path):
-    """A copy of one of them, with its numbers and its manifest."""
+def kept(twice, numbers, tmp_path):
+    """A copy of the first, with its numbers and its manifest."""
     preset, first, _ = twice
     shutil.copytree(first / "results", tmp_path / "results")
     (tmp_path / "results" / "verify").mkdir()
-    numbers = verify.book_numbers(preset, tmp_path / "results")
     verify.write_json(tmp_path / "results" / verify.NUMBERS, numbers)
     verify.write_manifest(tmp_path / "results")
     return preset, tmp_path / "results"
