@@ -7,6 +7,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from alignpro.config import ConfigError, Preset
 from alignpro.sources.own_reward import load_reward
 from alignpro.sources.prompt_files import is_file
@@ -82,6 +84,8 @@ def train(preset: Preset, arguments: argparse.Namespace) -> int:
     return 0
 
 
+# Where no prompt differs from another, a gain has no effect size.
+@np.errstate(divide="ignore", invalid="ignore")
 def evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
     """Measure a trained prompter on test prompts, print its gains and draw them."""
     from alignpro.figures.style import use_style
