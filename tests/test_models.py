@@ -320,6 +320,10 @@ def test_the_memory_asked_for_follows_from_the_models(smoke, monkeypatch):
     logits = 4 * cpu.ppo.minibatch_size * cpu.frozen.max_new_tokens * 49_152
     expected = room.LIBRARIES + 2 * 4 * 134_515_008 + room.COPIES * logits
     assert room.memory_needed(cpu, ("P1", "F1")) == expected
+    for accumulate, rows in ((6, 6), (99, 24)):  # never more than the minibatch of 24
+        parts = dataclasses.replace(cpu, ppo=dataclasses.replace(cpu.ppo, accumulate=accumulate))
+        less = room.COPIES * logits * (24 - rows) // 24
+        assert room.memory_needed(parts, ("P1", "F1")) == expected - less
     remote = {**cpu.models, "F1": ModelSpec("m", endpoint="http://localhost/v1")}
     alone = room.memory_needed(dataclasses.replace(cpu, models=remote), ("P1", "F1"))
     assert alone == expected - 4 * 134_515_008

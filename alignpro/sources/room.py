@@ -16,7 +16,7 @@ from alignpro.devices import device, dtype
 from alignpro.runs import RunError
 
 LIBRARIES = 1e9  # bytes of Python, PyTorch and the rubric's sentence encoder
-COPIES = 4  # of a minibatch's logits in float32: themselves, log-probabilities, two gradients
+COPIES = 4  # of the logits in float32: themselves, log-probabilities, two gradients
 
 
 def require(folder: Path, disk: float, memory: float) -> None:
@@ -39,8 +39,9 @@ def require(folder: Path, disk: float, memory: float) -> None:
 def memory_needed(preset: Preset, pair: Sequence[str]) -> float:
     """Return the bytes of RAM that training `pair` = (prompter, frozen LLM) takes, about.
 
-    On a CPU, all models are in RAM at once, with the logits of a minibatch. On a GPU, each model
-    passes through RAM alone. An endpoint needs nothing here. Computed from the models' configs.
+    On a CPU, all models are in RAM at once, with the logits of a minibatch, or of the part of it
+    that `accumulate` runs at a time. On a GPU, each model passes through RAM alone. An endpoint
+    needs nothing here. Computed from the models' configs.
     Raises ModelError if one of them is unavailable.
     """
     loaded = [(AutoModelForCausalLM, preset.models[role]) for role in pair]
@@ -53,10 +54,6 @@ def memory_needed(preset: Preset, pair: Sequence[str]) -> float:
     if device().type == "cuda":
         return LIBRARIES + max(weights)
     tokens = max(preset.prompter.max_new_tokens, preset.frozen.max_new_tokens)
-    logits = (
-        4
-        * preset.ppo.minibatch_size
-        * tokens
-        * max(config.get_text_config().vocab_size for _, config in here)
-    )
+    rows = min(preset.ppo.accumulate or preset.ppo.minibatch_size, preset.ppo.minibatch_size)
+    logits = 4 * rows * tokens * max(config.get_text_config().vocab_size for _, config in here)
     return LIBRARIES + sum(weights) + COPIES * logits
