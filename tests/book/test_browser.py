@@ -79,6 +79,7 @@ def opened(chromium):
 
     def open_page(name, scheme="light"):
         context = chromium.new_context(color_scheme=scheme, offline=True)
+        context.set_default_timeout(180_000)  # for a machine that is busy with other work
         contexts.append(context)
         page = context.new_page()
         page.troubles, page.loaded = [], set()
