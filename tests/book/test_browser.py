@@ -61,7 +61,8 @@ FAULTS = r"""() => {
   }
   return faults;
 }"""
-TYPESET = """() => !window.MathJax || MathJax.startup.promise.then(() => true)"""
+TYPESET = """() => Promise.resolve(window.MathJax && MathJax.startup.promise)
+  .then(() => document.fonts.ready).then(() => new Promise(done => setTimeout(done, 50, true)))"""
 
 
 @pytest.fixture(scope="module")
