@@ -33,15 +33,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
+import nbformat  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
+from checkpoints import save_encoder  # noqa: E402
 from judge_server import JudgeServer, longer, say  # noqa: E402
 
+import book  # noqa: E402
 from alignpro import experiments, rewards  # noqa: E402
 from alignpro.config import ModelSpec, load_preset  # noqa: E402
 from alignpro.judging.llm_judge import Judge  # noqa: E402
 from alignpro.judging.store import VerdictStore  # noqa: E402
-from alignpro.runs import code_digest, write_json  # noqa: E402
+from alignpro.reward_learning.config import load_reward_learning  # noqa: E402
+from alignpro.reward_learning.learn import learn_reward  # noqa: E402
+from alignpro.runs import atomic_write, code_digest, write_json  # noqa: E402
 from alignpro.sources.provenance import provenance  # noqa: E402
 from alignpro.sources.weights import tiny_folder  # noqa: E402
 
@@ -93,6 +98,28 @@ def judge_stage(folder: Path, url: str) -> None:
     write_json(folder / "verdicts.json", table[["prompt", "preference"]].to_dict("list"))
 
 
+def reward_stage(folder: Path, url: str) -> None:
+    pairs = [(f"What is {n}?", f"It is number {n}.", "It is a thing.") for n in range(32)]
+    pairs = pd.DataFrame(pairs, columns=["prompt", "chosen", "rejected"])
+    numbers = dataclasses.replace(load_reward_learning("smoke"), epochs=2, batch_size=8)
+    learn_reward(pairs, folder / "reward", numbers, 0, folder.parent / "encoder", progress=False)
+
+
+def papermill_stage(folder: Path, url: str) -> None:
+    """A notebook of three cells, executed as those of the book are."""
+    book.ROOT, book.NOTEBOOKS, book.BUILD = folder, folder / "notebooks", folder / "build"
+    (folder / "constraints.txt").touch()
+    if not book.NOTEBOOKS.exists():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('preset = ""')])
+        notebook.cells[0].metadata.tags = ["parameters"]
+        notebook.cells += [nbformat.v4.new_code_cell(f"print({n} + 1)") for n in range(2)]
+        with atomic_write(book.NOTEBOOKS) as partial:
+            partial.mkdir()
+            nbformat.write(notebook, partial / "01_sum.ipynb")
+    with book.only_build():
+        book.execute("smoke")
+
+
 def matrix_stage(folder: Path, url: str) -> None:
     if failed := experiments.reproduce(small(), folder / "runs", folder / "results"):
         raise RuntimeError(f"failed: {', '.join(failed)}")
@@ -112,6 +139,8 @@ STAGES: dict[str, tuple[Callable[[Path, str], None], str | None]] = {
         "endpoint, training",
     ),
     "judge": (judge_stage, None),
+    "reward learning": (reward_stage, None),
+    "papermill": (papermill_stage, None),
     "matrix": (matrix_stage, "PPO"),
 }
 FAULTS = (
@@ -170,6 +199,8 @@ def fork(stage: str, folder: Path, url: str, when: int = -1, strike=None, clock:
         if clock:
             now = time.time
             time.time = lambda: now() + clock
+        if when == 0:
+            strike()
         events = Events(folder, when, strike)
         STAGES[stage][0](folder, url)
         if when < 0:
@@ -178,6 +209,9 @@ def fork(stage: str, folder: Path, url: str, when: int = -1, strike=None, clock:
     except KeyboardInterrupt:
         print("stopped")
         code = 130
+    except SystemExit as error:
+        print(error.code if isinstance(error.code, str) else "")
+        code = 2
     except BaseException as error:
         known = type(error).__module__.startswith("alignpro")
         print(f"{type(error).__name__}: {error}" if known else traceback.format_exc())
@@ -202,6 +236,9 @@ def outcome(folder: Path) -> dict[str, str]:
             continue
         if path.name == "config.json":
             content = "a run of this name"
+        elif path.suffix == ".ipynb":
+            cells = nbformat.read(path, 4).cells
+            content = json.dumps([[c.source, c.get("outputs")] for c in cells])
         elif path.suffix == ".parquet":
             content = pd.read_parquet(path).to_json()
         elif path.suffix == ".jsonl" and path.name != "own.jsonl":
@@ -235,6 +272,7 @@ class Matrix:
         self.calls: dict[str, int] = {}
         self.mounts = can_mount(work)
         tiny_folder("llama"), tiny_folder("qwen2")
+        save_encoder(work / "encoder")
         rewards.embed(["loaded before the first fork"])
 
     def prepare(self, stage: str) -> None:
@@ -296,7 +334,8 @@ class Matrix:
         return {"stage": stage, "fault": fault, **facts, "seconds": seconds}
 
     def strike(self, stage: str, fault: str, folder: Path, server) -> dict:
-        when = self.events[stage] // 2 + 1
+        # The files that a stage holds open keep its disk from becoming read-only in the middle.
+        when = 0 if fault == "read-only" else self.events[stage] // 2 + 1
         pid = fork(stage, folder, server.url, when, lambda: STRIKES[fault](folder))
         if fault == "second process":
             os.waitpid(pid, os.WUNTRACED)  # it stops itself in the middle
@@ -333,17 +372,21 @@ class Matrix:
         base = STAGES[stage][1]
         fresh = set(self.after[stage].items()) - set(self.after.get(base, {}).items())
         files = damaged_files(folder, {name for name, _ in fresh})
-        if stage == "data":
-            files = [folder / "own.jsonl"]
+        files = {"data": [folder / "own.jsonl"], "judge": [folder / "store.sqlite"]}.get(
+            stage, files
+        )
         told, wrong = [], []
         for path in files:
             whole = path.read_bytes()
             if fault == "truncated file":
-                path.write_bytes(whole[: len(whole) * 2 // 3])
+                damaged = whole[: len(whole) * 2 // 3]
             else:
                 middle = whole.index(b"number") if stage == "data" else len(whole) // 2
-                path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+                damaged = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+            path.write_bytes(damaged)
             code = wait(fork(stage, folder, server.url))
+            if path.read_bytes() == damaged:  # the stage has not made it again
+                path.write_bytes(whole)
             if code == 2 and path.name in Path(f"{folder}.log").read_text():
                 told.append(path.name)
             elif stage == "data" and code == 0:  # another text is another run

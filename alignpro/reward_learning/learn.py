@@ -24,7 +24,7 @@ from alignpro.config import ModelSpec
 from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
 from alignpro.runs import RunError, atomic_write, digest, write_json
-from alignpro.sources.files import seal
+from alignpro.sources.files import explained, locked, seal
 from alignpro.sources.provenance import provenance
 from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import minilm_folder
@@ -53,14 +53,16 @@ def learn_reward(
     if not folder.exists():
         started = time.perf_counter()
         work = folder.with_name(f"{folder.name}-{key}.training")
-        trainer = _trainer(table, base, work, settings, seed, progress)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-        card = {"key": key, "base": base_name, "seed": seed, **settings}
-        card |= {"pairs": len(table), "dropped": dropped, **provenance()}
-        card["versions"] |= {name: metadata.version(name) for name in ("trl", "datasets")}
-        card["seconds"] = round(time.perf_counter() - started, 1)
-        _publish(trainer, card, folder)
-        shutil.rmtree(work)
+        work.mkdir(parents=True, exist_ok=True)
+        with locked(work), explained(work):
+            trainer = _trainer(table, base, work, settings, seed, progress)
+            trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+            card = {"key": key, "base": base_name, "seed": seed, **settings}
+            card |= {"pairs": len(table), "dropped": dropped, **provenance()}
+            card["versions"] |= {name: metadata.version(name) for name in ("trl", "datasets")}
+            card["seconds"] = round(time.perf_counter() - started, 1)
+            _publish(trainer, card, folder)
+            shutil.rmtree(work)
     if json.loads((folder / "card.json").read_text())["key"] != key:
         raise RunError(
             f"{folder} holds a reward model learned from other preferences or settings: "

@@ -1,0 +1,123 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What a crash costs
+#
+# **The question.** A training run takes minutes on a laptop and hours on a GPU. What is lost when it is
+# killed, when the disk is full, when a second process starts on it, or when a bit of a kept file flips?
+# At the end you will know what each stage does under each fault, and what the same command does next.
+#
+# The table below is not a promise but a measurement. `tools/crash_matrix.py` runs every stage at smoke
+# scale, lets a fault strike in the middle of it, runs the same stage again, and compares what it leaves
+# with the outcome of an undisturbed run.
+
+# %% tags=["setup", "hide-cell"]
+# On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
+import importlib.util, os, subprocess, sys
+
+if importlib.util.find_spec("alignpro") is None:
+    repository = "https://github.com/alignpro/alignpro"
+    release = "main"
+    clone = ["git", "clone", "--depth", "1", "--branch", release, repository, "alignpro-book"]
+    if not os.path.exists("alignpro-book"):
+        subprocess.run(clone, check=True)
+    subprocess.run(["sh", "alignpro-book/install.sh", sys.executable, "", "keep"], check=True)
+    os.chdir("alignpro-book")
+    sys.path.insert(0, os.getcwd())
+
+# %% tags=["parameters"]
+preset = "cpu"  # this page reads a kept file, whatever the preset
+
+# %%
+import json
+
+import pandas as pd
+from IPython.display import display
+
+from alignpro.report.html import text_table
+from alignpro.runs import RESULTS
+
+kept = json.loads((RESULTS / "crash_matrix.json").read_text())
+rows = pd.DataFrame(kept["rows"])
+print(f"{len(rows)} cells, run on {kept['date'][:10]} with torch {kept['versions']['torch']}")
+
+# %% [markdown]
+# ## The faults
+#
+# A signal, a full disk and the like strike at one moment: at the file-system event in the middle of
+# those that the stage makes when nothing goes wrong.
+#
+# * **SIGKILL, SIGINT, SIGTERM** end the process: as the kernel does when memory runs out, as Ctrl-C does,
+#   and as a job scheduler does.
+# * **Disk full** and **read-only**: the stage writes to a disk of its own, which is filled up or made
+#   read-only. Before the second try the fault is undone, as a user would do.
+# * **Second process**: the first one is halted, the same stage is started beside it, and then the first
+#   goes on.
+# * **Truncated file** and **flipped bit**: each table and each file of weights that the finished stage
+#   has left is damaged in turn, and the stage is run again.
+# * **Clock set back**: the process is killed, all files are dated a day ahead, and the clock of the
+#   second try is a day behind.
+#
+# A cell is right where the second try gives the undisturbed result, file by file, or where the stage
+# refuses the damaged file by its name. Times, and notes on how a run went, are not compared.
+
+# %%
+words = {True: "right", False: "wrong", None: "not run"}
+verdicts = rows.assign(verdict=[words[value] for value in rows["right"]])
+grid = verdicts.pivot(index="fault", columns="stage", values="verdict").fillna("not run")
+text_table(grid.loc[rows["fault"].drop_duplicates(), rows["stage"].drop_duplicates()].reset_index())
+
+# %% [markdown]
+# The columns are the stages, the rows the faults. *Not run* marks a cell that this machine could not
+# run, or that has not been run yet.
+
+# %%
+print(verdicts["verdict"].value_counts().to_string())
+
+# %% [markdown]
+# ## What happened
+#
+# The first column of each table is the fault. Then comes what the stage did when it struck, and what the
+# same command did next.
+
+# %%
+for stage, part in rows.groupby("stage", sort=False):
+    print(stage)
+    display(text_table(part[["fault", "did", "then"]].reset_index(drop=True)))
+
+# %% [markdown]
+# ## What is paid twice
+#
+# Where a server answers, calls cost money. The frozen LLM behind an endpoint and the judge keep each
+# answer as it comes. `calls` are those of an undisturbed run. `extra` are those that both tries made
+# beyond that: the calls under way when the fault struck, and the requests by which a new process finds
+# out what the server honours.
+
+# %%
+if "calls" in rows:
+    paid = rows.dropna(subset=["calls"])[["stage", "fault", "calls", "before", "extra"]]
+    counts = ["calls", "before", "extra"]
+    display(text_table(paid.astype(dict.fromkeys(counts, int)).reset_index(drop=True)))
+
+# %% [markdown]
+# ## What we found
+#
+# * What a stage has finished is kept, and the same command goes on from there.
+# * A second process on a run is refused by the id of the first one, or does the same work beside it
+#   where the stage is short and writes its result at once.
+# * A file that was cut or changed is named; it is not taken for a good one.
+#
+# The limits: a killed process leaves a hidden folder with what it was about to write, which you may
+# delete. The stages are at smoke scale, and the faults strike at one moment of each. A disk that returns
+# wrong data under the right hash is beyond any of this.
