@@ -32,6 +32,7 @@ import nbformat
 import yaml
 from filelock import FileLock, Timeout
 from lighten import lighten
+from nbformat.reader import NotJSONError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -101,7 +102,10 @@ def is_current(target: Path, key: str) -> bool:
     """Whether `target` was executed under `key` and has not been altered since."""
     if not target.exists():
         return False
-    notebook = nbformat.read(target, 4)
+    try:
+        notebook = nbformat.read(target, 4)
+    except (ValueError, NotJSONError):  # it is damaged, and is executed again
+        return False
     known = notebook.metadata.get("alignpro", {})
     return known == {"key": key, "fingerprint": fingerprint(notebook)}
 
@@ -410,12 +414,16 @@ def check_release(environment: Mapping[str, str]) -> None:
 @contextlib.contextmanager
 def only_build():
     """Hold the build folder; exits with a message if another build holds it."""
-    BUILD.mkdir(exist_ok=True)
     try:
+        BUILD.mkdir(exist_ok=True)
         with FileLock(BUILD / "lock", timeout=0):
             yield
     except Timeout:
         raise SystemExit(f"another build is running in {BUILD}: wait until it has ended") from None
+    except OSError as error:
+        raise SystemExit(
+            f"the build stops, and the same command goes on from there: {error}"
+        ) from None
 
 
 def main() -> None:

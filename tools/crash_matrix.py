@@ -46,7 +46,7 @@ from alignpro.judging.llm_judge import Judge  # noqa: E402
 from alignpro.judging.store import VerdictStore  # noqa: E402
 from alignpro.reward_learning.config import load_reward_learning  # noqa: E402
 from alignpro.reward_learning.learn import learn_reward  # noqa: E402
-from alignpro.runs import atomic_write, code_digest, write_json  # noqa: E402
+from alignpro.runs import code_digest, write_json  # noqa: E402
 from alignpro.sources.provenance import provenance  # noqa: E402
 from alignpro.sources.weights import tiny_folder  # noqa: E402
 
@@ -98,31 +98,36 @@ def judge_stage(folder: Path, url: str) -> None:
     write_json(folder / "verdicts.json", table[["prompt", "preference"]].to_dict("list"))
 
 
+def write_notebook(folder: Path) -> None:
+    """What the stage of papermill executes."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('preset = ""')])
+    notebook.cells[0].metadata.tags = ["parameters"]
+    notebook.metadata.kernelspec = {"name": "python3", "language": "python"}
+    notebook.cells += [nbformat.v4.new_code_cell(f"print({n} + 1)") for n in range(2)]
+    (folder / "notebooks").mkdir()
+    nbformat.write(notebook, folder / "notebooks" / "01_sum.ipynb")
+    (folder / "constraints.txt").touch()
+
+
 def reward_stage(folder: Path, url: str) -> None:
     pairs = [(f"What is {n}?", f"It is number {n}.", "It is a thing.") for n in range(32)]
     pairs = pd.DataFrame(pairs, columns=["prompt", "chosen", "rejected"])
     numbers = dataclasses.replace(load_reward_learning("smoke"), epochs=2, batch_size=8)
-    learn_reward(pairs, folder / "reward", numbers, 0, folder.parent / "encoder", progress=False)
+    base = folder.parent / "encoder"
+    reward = learn_reward(pairs, folder / "reward", numbers, 0, base, progress=False)
+    write_json(folder / "scores.json", reward(pairs["prompt"], pairs["chosen"]).tolist())
 
 
 def papermill_stage(folder: Path, url: str) -> None:
     """A notebook of three cells, executed as those of the book are."""
     book.ROOT, book.NOTEBOOKS, book.BUILD = folder, folder / "notebooks", folder / "build"
-    (folder / "constraints.txt").touch()
-    if not book.NOTEBOOKS.exists():
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('preset = ""')])
-        notebook.cells[0].metadata.tags = ["parameters"]
-        notebook.cells += [nbformat.v4.new_code_cell(f"print({n} + 1)") for n in range(2)]
-        with atomic_write(book.NOTEBOOKS) as partial:
-            partial.mkdir()
-            nbformat.write(notebook, partial / "01_sum.ipynb")
     with book.only_build():
         book.execute("smoke")
 
 
 def matrix_stage(folder: Path, url: str) -> None:
     if failed := experiments.reproduce(small(), folder / "runs", folder / "results"):
-        raise RuntimeError(f"failed: {', '.join(failed)}")
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 # Each stage, and the one whose outcome it starts from.
@@ -306,6 +311,7 @@ class Matrix:
             ]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / "own.jsonl").write_text(text)
+            write_notebook(folder)
         try:
             yield
         finally:
@@ -372,9 +378,12 @@ class Matrix:
         base = STAGES[stage][1]
         fresh = set(self.after[stage].items()) - set(self.after.get(base, {}).items())
         files = damaged_files(folder, {name for name, _ in fresh})
-        files = {"data": [folder / "own.jsonl"], "judge": [folder / "store.sqlite"]}.get(
-            stage, files
-        )
+        own = {
+            "data": "own.jsonl",
+            "judge": "store.sqlite",
+            "papermill": "build/executed/*/*.ipynb",
+        }
+        files = [*folder.glob(own[stage])] if stage in own else files
         told, wrong = [], []
         for path in files:
             whole = path.read_bytes()

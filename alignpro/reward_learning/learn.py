@@ -53,7 +53,8 @@ def learn_reward(
     if not folder.exists():
         started = time.perf_counter()
         work = folder.with_name(f"{folder.name}-{key}.training")
-        work.mkdir(parents=True, exist_ok=True)
+        with explained(work):
+            work.mkdir(parents=True, exist_ok=True)
         with locked(work), explained(work):
             trainer = _trainer(table, base, work, settings, seed, progress)
             trainer.train(resume_from_checkpoint=_last_checkpoint(work))

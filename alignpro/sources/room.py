@@ -14,6 +14,7 @@ from alignpro import models
 from alignpro.config import Preset
 from alignpro.devices import device, dtype
 from alignpro.runs import RunError
+from alignpro.sources.files import explained
 
 LIBRARIES = 1e9  # bytes of Python, PyTorch and the rubric's sentence encoder
 COPIES = 4  # of the logits in float32: themselves, log-probabilities, two gradients
@@ -21,7 +22,8 @@ COPIES = 4  # of the logits in float32: themselves, log-probabilities, two gradi
 
 def require(folder: Path, disk: float, memory: float) -> None:
     """Raise RunError if fewer than `disk` bytes are free at `folder`, or `memory` bytes of RAM."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < disk:
         raise RunError(
