@@ -55,22 +55,26 @@ print(f"{len(rows)} cells, run on {kept['date'][:10]} with torch {kept['versions
 # %% [markdown]
 # ## The faults
 #
-# A signal, a full disk and the like strike at one moment: at the file-system event in the middle of
-# those that the stage makes when nothing goes wrong.
+# A signal or a full disk strikes at one moment: at the file-system event in the middle of those that the
+# stage makes when nothing goes wrong.
 #
 # * **SIGKILL, SIGINT, SIGTERM** end the process: as the kernel does when memory runs out, as Ctrl-C does,
 #   and as a job scheduler does.
-# * **Disk full** and **read-only**: the stage writes to a disk of its own, which is filled up or made
-#   read-only. Before the second try the fault is undone, as a user would do.
+# * **Disk full** and **read-only**: the stage writes to a disk of its own. It is filled up in the middle,
+#   or is read-only from the start: the files that a stage holds open keep a disk from turning read-only
+#   later. Before the second try the fault is undone, as a user would do.
 # * **Second process**: the first one is halted, the same stage is started beside it, and then the first
 #   goes on.
-# * **Truncated file** and **flipped bit**: each table and each file of weights that the finished stage
-#   has left is damaged in turn, and the stage is run again.
+# * **Truncated file** and **flipped bit**: each table, file of weights, user's prompt file, store of
+#   verdicts or executed notebook that belongs to the finished stage is damaged in turn, and the stage is
+#   run again.
 # * **Clock set back**: the process is killed, all files are dated a day ahead, and the clock of the
 #   second try is a day behind.
 #
-# A cell is right where the second try gives the undisturbed result, file by file, or where the stage
-# refuses the damaged file by its name. Times, and notes on how a run went, are not compared.
+# A cell is right where the first try ends without a traceback and the second gives the undisturbed
+# result, file by file. A damaged file must be refused by its name, or made again to the same result; a
+# user's own file with another text must make another run. Times, and notes on how a run went, are not
+# compared. Rendering the book is not among the stages: it writes nothing but pages, from files that are.
 
 # %%
 words = {True: "right", False: "wrong", None: "not run"}
@@ -116,7 +120,7 @@ if "calls" in rows:
 # * What a stage has finished is kept, and the same command goes on from there.
 # * A second process on a run is refused by the id of the first one, or does the same work beside it
 #   where the stage is short and writes its result at once.
-# * A file that was cut or changed is named; it is not taken for a good one.
+# * A file that was cut or changed is refused by its name or made again. It is not taken for a good one.
 #
 # The limits: a killed process leaves a hidden folder with what it was about to write, which you may
 # delete. The stages are at smoke scale, and the faults strike at one moment of each. A disk that returns
