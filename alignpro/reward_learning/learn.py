@@ -136,9 +136,20 @@ def _with_head(base: str, seed: int) -> torch.nn.Module:
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest complete checkpoint in `work`: the trainer writes its state last."""
-    whole = [p.parent for p in work.glob("checkpoint-*/trainer_state.json")]
+    """The newest complete checkpoint in `work`: the trainer writes its state last.
+
+    On a full disk it may have written a part of it.
+    """
+    states = work.glob("checkpoint-*/trainer_state.json")
+    whole = [path.parent for path in states if _is_json(path)]
     return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_bytes()))
+    except ValueError:
+        return False
 
 
 def _publish(trainer, card: dict, folder: Path) -> None:
