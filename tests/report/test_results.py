@@ -11,6 +11,7 @@ import torch
 from alignpro.config import described, load_preset
 from alignpro.data import load_prompts
 from alignpro.figures.matrix import reward_distributions
+from alignpro.report import reading
 from alignpro.report.kept_runs import (
     compare_runs,
     matrix_table,
@@ -23,7 +24,7 @@ from alignpro.reward_learning.study import column, read_study
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS
 from alignpro.statistics import bootstrap
-from alignpro.texts import Response
+from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU, Response
 from alignpro.theory.variance import variance_drift_from_samples
 
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/*/*/seed*/card.json"))
@@ -49,7 +50,7 @@ def test_the_whole_matrix_of_the_cpu_preset_is_kept():
 
 # The datasets whose kept prompters were trained before the study of the recipe (results/recipe).
 # Then what it has changed in the preset: field by field, what these were trained with.
-OLDER = {"help", "chat", "reasoning"}
+OLDER = {"chat", "reasoning"}
 BEFORE_THE_STUDY = {
     "prompter.warm_start.menu": "neutral",
     "prompter.warm_start.steps": 40,
@@ -77,7 +78,7 @@ def check_preset(kept: dict, today: dict) -> None:
 
 
 def test_the_kept_runs_have_the_settings_of_today_but_for_the_recipe_of_the_older_ones():
-    changes = recipe_changes("cpu")
+    changes = recipe_changes(load_preset("cpu"))
     before = {k: v for k, v in BEFORE_THE_STUDY.items() if not k.startswith("rlhf.")}
     found = {
         cell: dict(zip(rows["setting"], rows["kept"]))
@@ -114,6 +115,27 @@ def check_rewards(table: pd.DataFrame, dataset: str, split: str) -> None:
     rewards = rubric([by_id[i] for i in sample["id"]], responses)
     expected = torch.tensor(sample["reward"].to_numpy(), dtype=rewards.dtype)
     torch.testing.assert_close(rewards, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dataset", reading.studied())
+def test_the_reading_study_has_every_answer_once_and_its_rewards_follow_from_the_texts(dataset):
+    everything, calls = reading.every_suffix(dataset), reading.search_calls(dataset)
+    for table, split, samples in ((everything, "test", 4), (calls, "train", 1)):
+        asked = {
+            p.id: p.kind for p in load_prompts(dataset, split, 150 if split == "train" else 70)
+        }
+        counts = table.groupby(["configuration", "id"]).size()
+        suffixes = {"(nothing)", *NEUTRAL_MENU, *BEST_SUFFIXES}
+        assert set(counts.index) == {(s, i) for s in suffixes for i in asked}
+        assert set(counts) == {samples}
+        assert table["id"].map(asked).equals(table["kind"])
+        check_rewards(table, dataset, split)
+    curves = sorted((RESULTS / "reading" / dataset).glob("curve-seed*.parquet"))
+    assert len(curves) == len(load_preset("cpu").seeds)
+    for path in curves:
+        curve = pd.read_parquet(path)
+        assert set(curve["configuration"]) == {"480 calls", "960 calls", "1440 calls"}
+        check_rewards(curve, dataset, "test")
 
 
 @pytest.mark.parametrize("dataset", sorted({f.parts[-3] for f in FOLDERS}))
