@@ -87,7 +87,7 @@ print("missing:", ", ".join(f"{d}/seed{s}" for d, s in wanted.difference(kept)) 
 # of today?
 
 # %%
-changes = recipe_changes(results_of)
+changes = recipe_changes(settings)
 older = changes.groupby("dataset")["seed"].unique()
 print("older runs:", "; ".join(f"{d}, seeds {sorted(s)}" for d, s in older.items()) or "none")
 shown = changes.drop_duplicates(["setting", "kept", "today"])[["setting", "kept", "today"]]

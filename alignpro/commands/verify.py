@@ -26,10 +26,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from alignpro.config import ConfigError, Preset, described, load_preset
+from alignpro.config import ConfigError, Preset, load_preset
 from alignpro.data import SPLITS, load_prompts
 from alignpro.experiments import Cell
 from alignpro.report.book_numbers import book_numbers
+from alignpro.report.kept_runs import changed_settings
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS, STEP_PARTS, atomic_write, write_json
 from alignpro.texts import Response
@@ -138,23 +139,13 @@ def check_configs(preset: Preset, results: Path) -> list[str]:
         if not (folder / "card.json").exists():
             problems.append(f"{where} has no card")
             continue
-        kept, today = dict(_flat(config["preset"])), dict(_flat(described(preset)))
-        changed = sorted(name for name in kept | today if kept.get(name) != today.get(name))
-        facts = [f"{name} was {kept.get(name)}, is {today.get(name)}" for name in changed]
+        changed = changed_settings(config, preset)
+        facts = [f"{name} was {kept}, is {today}" for name, kept, today in changed]
         if facts:
             problems.append(f"{where} was made with another preset: {'; '.join(facts)}")
         if "cell" in config:
             problems += [f"{where}: {x}" for x in _misfits(preset, folder, config["cell"])]
     return problems
-
-
-def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested `values` under dotted names."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _misfits(preset: Preset, folder: Path, cell: dict) -> Iterator[str]:

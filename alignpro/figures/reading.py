@@ -39,6 +39,7 @@ def held_out_curves(
         mean = runs.groupby("calls")["reward"].mean()
         axes.plot(mean.index, mean, "o-", color=COLORS["Align-Pro"], lw=2.4, label="Align-Pro")
         axes.set(title=dataset, xlabel="calls of the frozen LLM")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     grid[0, 0].set_ylabel("mean held-out reward r*")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=3, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 0))
@@ -53,7 +54,7 @@ def kind_by_suffix(shares: dict[str, pd.DataFrame], value: pd.DataFrame) -> Figu
     """
     kinds = [k for k in KIND_LABELS if k in value.columns]
     panels = {"what it earns": (value, ".2f", "viridis")}
-    panels |= {name: (share, ".0%", "cividis") for name, share in shares.items()}
+    panels |= {name: (share, ".0%", "Blues") for name, share in shares.items()}
     figure, grid = plt.subplots(
         1, len(panels), figsize=(3.9 * len(panels) + 1.5, 0.36 * len(value) + 1.4), sharey=True
     )

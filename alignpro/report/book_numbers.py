@@ -15,7 +15,7 @@ import pandas as pd
 from alignpro.config import Preset
 from alignpro.judging.paper_table import MARGIN, our_cells
 from alignpro.judging.report import report
-from alignpro.report import benchmark, rlhf_cost
+from alignpro.report import benchmark, reading, rlhf_cost
 from alignpro.report.kept_runs import (
     compare_runs,
     matrix_metrics,
@@ -41,6 +41,7 @@ def book_numbers(preset: Preset, results: Path) -> dict[str, float | str | None]
     """
     tables = {
         **_matrix(preset, results),
+        **_reading(preset, results),
         **_cost(preset, results),
         **_scoreboard(preset, results),
         **_studies(preset, results),
@@ -58,7 +59,7 @@ def book_numbers(preset: Preset, results: Path) -> dict[str, float | str | None]
 def _matrix(preset: Preset, results: Path) -> dict[str, pd.DataFrame]:
     """The pages on all runs and on held-out prompts, and the reward judge's table."""
     resamples = preset.evaluation.resamples
-    table = matrix_table(preset.name, results)
+    table = reading.with_pooled_choices(matrix_table(preset.name, results), preset.name, results)
     cells = matrix_rewards(table, resamples).set_index([*CELL, "configuration"])
     prompted = table[table["configuration"] != "RLHF"]
     gains = {
@@ -108,6 +109,23 @@ def _cost(preset: Preset, results: Path) -> dict[str, pd.DataFrame]:
         rows = {name: [x.mean(), *bootstrap(x[None])] for name, x in terms.items()}
         columns = ["value", "low", "high"]
         found[f"drift of the variance, {dataset}"] = pd.DataFrame(rows, index=columns).T
+    return found
+
+
+def _reading(preset: Preset, results: Path) -> dict[str, pd.DataFrame]:
+    """The page on reading, but for its searches of random calls."""
+    found, table = {}, matrix_table(preset.name, results)
+    for dataset in reading.studied(preset.name, results):
+        part, answers = table[table["dataset"] == dataset], reading.every_suffix(dataset, results)
+        rows = {
+            name: reading.reading(part[part["configuration"] == name], answers)
+            for name in ("Untrained prompter", "Align-Pro")
+        }
+        found[f"reading, {dataset}"] = pd.DataFrame(rows).T
+        curve = reading.learning_curve(dataset, table, results)
+        found[f"learning curve, {dataset}"] = curve.set_index(["seed", "calls"])
+        value = answers.pivot_table(index="configuration", columns="kind", values="reward")
+        found[f"value of suffixes, {dataset}"] = value
     return found
 
 

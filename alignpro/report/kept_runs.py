@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro.config import described, load_preset
+from alignpro.config import Preset, described
 from alignpro.evaluation import TOLD_THE_KIND, checked_rewards
 from alignpro.runs import RESULTS
 from alignpro.statistics import paired_gain, reward_summary
@@ -96,32 +96,33 @@ def matrix_cards(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
     return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
 
 
-def recipe_changes(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
-    """The kept runs whose settings are not those of the preset today, one row per setting.
+def recipe_changes(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
+    """The kept runs whose settings are not those that `preset` has today, one row per setting.
 
-    Columns: dataset, architecture, seed, setting, kept, today. A setting that the preset did not
-    have then is None. A prompter's run is compared without the settings of the oracle, and an
-    oracle's without those of the prompter and of its PPO, which `rlhf` replaces.
+    Columns: dataset, architecture, seed, and those of `changed_settings`.
     """
-    today, rows = _flat(described(load_preset(preset_name))), []
-    for path in sorted((results / preset_name).glob("*/*/seed*/config.json")):
+    rows = []
+    for path in sorted((results / preset.name).glob("*/*/seed*/config.json")):
         config = json.loads(path.read_text(encoding="utf-8"))
-        oracle = config["cell"]["configuration"] == "rlhf"
-        kept = _flat(config["preset"])
-        if oracle:  # in force is what `rlhf` says, and `ppo` for what it leaves out
-            kept, now = (_in_force(settings) for settings in (kept, today))
-        else:
-            kept, now = (
-                {k: v for k, v in settings.items() if not k.startswith("rlhf.")}
-                for settings in (kept, today)
-            )
-        dataset, architecture, seed = path.parts[-4], path.parts[-3], path.parts[-2]
-        for name in sorted(kept | now):
-            if kept.get(name) != now.get(name):
-                cell = (dataset, architecture, int(seed.removeprefix("seed")), name)
-                rows.append([*cell, kept.get(name), now.get(name)])
+        cell = (path.parts[-4], path.parts[-3], int(path.parts[-2].removeprefix("seed")))
+        rows += [(*cell, *change) for change in changed_settings(config, preset)]
     columns = ["dataset", "architecture", "seed", "setting", "kept", "today"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def changed_settings(config: dict, preset: Preset) -> list[tuple[str, object, object]]:
+    """What a kept `config.json` was made with and what `preset` has today, where they differ.
+
+    The setting's name, its value then, and its value today; None where there was or is none. A
+    prompter's run is compared without the settings of the oracle, and an oracle's without those of
+    the prompter and of its PPO, which `rlhf` replaces.
+    """
+    oracle = config.get("cell", {}).get("configuration") == "rlhf"
+    kept, today = (
+        _in_force(_flat(settings), oracle) for settings in (config["preset"], described(preset))
+    )
+    names = sorted(kept | today)
+    return [(n, kept.get(n), today.get(n)) for n in names if kept.get(n) != today.get(n)]
 
 
 def _flat(values: dict, prefix: str = "") -> dict:
@@ -133,8 +134,10 @@ def _flat(values: dict, prefix: str = "") -> dict:
     return out
 
 
-def _in_force(settings: dict) -> dict:
-    """The settings that an oracle is trained with, under the names of `ppo`."""
+def _in_force(settings: dict, oracle: bool) -> dict:
+    """What a prompter, or an oracle, is trained with; both under the names of `ppo`."""
+    if not oracle:
+        return {k: v for k, v in settings.items() if not k.startswith("rlhf.")}
     own = {k.replace("rlhf.", "ppo."): v for k, v in settings.items() if k.startswith("rlhf.")}
     others = {k: v for k, v in settings.items() if not k.startswith(("rlhf.", *PROMPTER_ONLY))}
     return others | {k: v for k, v in own.items() if v is not None}

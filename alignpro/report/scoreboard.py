@@ -16,7 +16,7 @@ from pandas.io.formats.style import Styler
 
 from alignpro.config import Preset, distinct_pairs
 from alignpro.report.html import text_table
-from alignpro.report.kept_runs import matrix_table
+from alignpro.report.kept_runs import matrix_table, recipe_changes
 from alignpro.report.measured_claims import MEASURES, Found
 from alignpro.report.reading import with_pooled_choices
 from alignpro.report.theory_claims import violations
@@ -31,6 +31,7 @@ FEWEST_PROMPTS = 6
 # The h100 preset has the paper's models and datasets; all others are smaller stand-ins.
 SCALES = {"h100": "with the paper's models"}
 SMALL_SCALE = "at small scale"
+OLDER = " (older recipe)"
 NOT_RUN, NOT_TOLD_APART, TOO_FEW = "not run", "not told apart", "too few prompts"
 
 
@@ -93,7 +94,8 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
     """One row per measured claim, architecture and dataset, computed from `results`.
 
     `value`, `low` and `high` are numbers, NaN where there are none. `found` has them as text, with
-    what they rest on. Raises FileNotFoundError where nothing of the preset has been run.
+    what they rest on. `where` marks prompters that were trained with other settings than the preset
+    has today. Raises FileNotFoundError where nothing of the preset has been run.
     """
     pairs = dict.fromkeys(distinct_pairs(preset).values())
     cells = [(pair, dataset) for pair in pairs for dataset in preset.datasets]
@@ -103,13 +105,16 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
     }
     tables["answers"] = with_pooled_choices(tables["answers"], preset.name, results)
     kept = {cell: _sources(tables, preset, *cell, results) for cell in cells}
-    rows = []
+    changes = recipe_changes(preset, results)
+    older, rows = set(zip(changes["dataset"], changes["architecture"])), []
     for claim in CLAIMS["measured"]:
         for (pair, dataset), sources in kept.items():
             source, found = sources.get(claim["reads"]), None
             if source is not None:
                 found = MEASURES[claim["key"]](source, preset.evaluation.resamples)
-            where = f"{dataset}, {''.join(pair)}"
+            place = (dataset, "".join(pair))
+            old = OLDER if claim["reads"] == "answers" and place in older else ""
+            where = f"{dataset}{old}, {place[1]}"
             rows.append({**claim, "where": where, **_result(claim, found, preset.name)})
     return pd.DataFrame(rows)
 

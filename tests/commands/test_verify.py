@@ -151,10 +151,10 @@ def test_a_number_changed_in_a_table_is_found_by_its_reward_and_by_what_follows_
 @pytest.mark.slow
 def test_a_run_of_another_recipe_or_another_cell_is_named(kept):
     preset, results = kept
-    today = dataclasses.replace(preset, ppo=dataclasses.replace(preset.ppo, lam=0.5))
+    today = dataclasses.replace(preset, ppo=dataclasses.replace(preset.ppo, clip=0.3))
     problems = verify.check_configs(today, results)
     assert len(problems) == 3, "the prompter, the oracle and the study"
-    assert all("ppo.lam was 0.02, is 0.5" in x for x in problems)
+    assert all("ppo.clip was 0.2, is 0.3" in x for x in problems)
     card = results / CELL / "card.json"
     facts = json.loads(card.read_text())
     card.write_text(json.dumps({**facts, "seed": 1, "training_seconds": 1e4}))

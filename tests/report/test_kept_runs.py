@@ -88,7 +88,7 @@ def test_a_run_is_of_another_recipe_where_it_was_trained_with_other_settings(
     folder.mkdir(parents=True)
     config = {"preset": settings, "cell": {"configuration": configuration}}
     (folder / "config.json").write_text(json.dumps(config))
-    changes = recipe_changes("cpu", tmp_path)
+    changes = recipe_changes(load_preset("cpu"), tmp_path)
     assert changes["setting"].tolist() == ([found] if found else [])
     if found:
         assert changes.iloc[0][["dataset", "seed", "kept"]].tolist() == ["help", 2, 77]
