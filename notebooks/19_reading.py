@@ -37,9 +37,7 @@ if importlib.util.find_spec("alignpro") is None:
     sys.path.insert(0, os.getcwd())
 
 # %% tags=["parameters"]
-from alignpro.config import preset_for_hardware
-
-preset = preset_for_hardware()  # or a name: "cpu", "colab", "h100"
+preset = "cpu"
 dataset = "help"
 seed = 0
 
