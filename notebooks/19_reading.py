@@ -137,7 +137,7 @@ for name in datasets:
 at = {(n, who): curve for n, part in rows.items() for who, curve in part.items()}
 shown = pd.DataFrame(at).T.rename_axis(["dataset", "learner"])
 shown.columns = [f"{calls:,} calls" for calls in shown.columns]
-shown.round(3)
+shown.map("{:.3f}".format).replace("nan", "")
 
 # %% [markdown]
 # The last column of a search is after 2,850 calls: each training prompt once with each suffix.
