@@ -9,6 +9,15 @@ from alignpro.config import ModelSpec, SamplingConfig, load_preset
 ARCHITECTURES = ("llama", "qwen2", "phi3", "gemma")
 
 
+@pytest.fixture(autouse=True)
+def style_of_its_own():
+    """The style of figures that one test sets is not that of the next."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        yield
+
+
 @pytest.fixture(scope="session")
 def smoke():
     """The smoke preset."""

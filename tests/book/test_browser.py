@@ -186,8 +186,8 @@ def test_an_answer_is_shown_with_terms_that_multiply_to_its_reward(opened):
     page.select_option("#answers-kind", "yesno")
     for configuration in ("Align-Pro", "Best constant suffix"):
         page.select_option("#answers-configuration", configuration)
-        for side in (0, 1):
-            cells = page.locator("#answers tbody tr").locator(f"td >> nth={side}").all_inner_texts()
+        for side in (1, 2):
+            cells = page.locator(f"#answers tbody td:nth-of-type({side})").all_inner_texts()
             relevance, form, fresh, reward = map(float, cells[-4:])
             assert reward == pytest.approx(relevance * (0.25 + 0.75 * form) * fresh, abs=0.02)
     prompt = page.locator("#answers-prompt option:checked").inner_text()

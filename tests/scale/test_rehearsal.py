@@ -22,6 +22,7 @@ from alignpro.scale.random_models import (
     word_tokenizer,
 )
 from alignpro.scale.step_costs import architecture
+from alignpro.sources.chat import Chat
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_rows_and_tokens_shrink_together_and_minibatches_still_divide_the_batch(
 def test_texts_have_the_lengths_that_the_plan_takes_them_to_have(form):
     tokenizer = word_tokenizer(600, form)
     asked = random_texts(3, 20, seed=0)
-    policy = type("Policy", (), {"tokenizer": tokenizer})()
+    policy = type("Policy", (), {"tokenizer": tokenizer, "chat": Chat(tokenizer)})()
     chats = Prompter(policy, form).messages(asked)
     lengths = [
         len(tokenizer.apply_chat_template(m, add_generation_prompt=True, return_dict=False))
