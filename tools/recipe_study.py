@@ -50,6 +50,7 @@ import pandas as pd
 from alignpro.config import Preset, load_preset
 from alignpro.evaluation import best_suffixes, constant, evaluate
 from alignpro.experiments import Cell
+from alignpro.report.reading import information
 from alignpro.runs import RESULTS, atomic_write, stage_seed
 from alignpro.sources.provenance import provenance
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
@@ -143,10 +144,7 @@ def mutual_information(table: pd.DataFrame) -> float:
     Suffixes off the menu count as one, so that chance adds little.
     """
     on_menu = table["suffix"].where(table["suffix"].isin(MENU), "off the menu")
-    joint = pd.crosstab(table["kind"], on_menu, normalize=True).to_numpy()
-    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
-    seen = joint > 0
-    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
+    return information(table["kind"], on_menu)
 
 
 def gain_over(table: pd.DataFrame, base: pd.Series) -> tuple[float, float]:

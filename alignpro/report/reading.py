@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from alignpro.evaluation import TOLD_THE_KIND, best_suffixes
-from alignpro.report.kept_runs import matrix_table
+from alignpro.report.kept_runs import matrix_table, prompt_means
 from alignpro.runs import RESULTS
 
 PRESET = "cpu"  # whose frozen LLM has answered
@@ -77,11 +77,6 @@ def with_pooled_choices(
     return pd.concat([table, *parts], ignore_index=True)
 
 
-def values(answers: pd.DataFrame) -> pd.DataFrame:
-    """Mean reward by prompt (rows, ids) and suffix (columns)."""
-    return answers.pivot_table(index="id", columns="configuration", values="reward")
-
-
 def suffix_of(table: pd.DataFrame) -> pd.Series:
     """What each rewrite of `table` adds to its prompt, NOTHING where it adds nothing."""
     pairs = zip(table["prompt"], table["rewrite"], strict=True)
@@ -98,7 +93,7 @@ def reading(table: pd.DataFrame, answers: pd.DataFrame) -> dict[str, float]:
     in nats; `own`, the mean value of the suffix for its own prompt; and `shuffled`, that of the
     same suffixes dealt to the prompts of a run at random.
     """
-    value = values(answers)
+    value = prompt_means(answers)
     suffix = suffix_of(table)
     on_menu = suffix.isin(value.columns)
     rows = table.assign(suffix=suffix)[on_menu]
@@ -176,7 +171,7 @@ def search_curve(
 
     Columns: calls, reward (mean over the searches), low and high (the middle 95 % of them).
     """
-    value, rng, rows = values(answers), np.random.default_rng(seed), []
+    value, rng, rows = prompt_means(answers), np.random.default_rng(seed), []
     for count in counts:
         earned = []
         for _ in range(draws if count < len(calls) else 1):
