@@ -15,6 +15,7 @@ import pandas as pd
 from alignpro.config import Preset, described
 from alignpro.evaluation import TOLD_THE_KIND, checked_rewards
 from alignpro.runs import RESULTS
+from alignpro.sources.finished_runs import flat
 from alignpro.statistics import paired_gain, reward_summary
 
 # What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
@@ -119,19 +120,11 @@ def changed_settings(config: dict, preset: Preset) -> list[tuple[str, object, ob
     """
     oracle = config.get("cell", {}).get("configuration") == "rlhf"
     kept, today = (
-        _in_force(_flat(settings), oracle) for settings in (config["preset"], described(preset))
+        _in_force(dict(flat(settings)), oracle)
+        for settings in (config["preset"], described(preset))
     )
     names = sorted(kept | today)
     return [(n, kept.get(n), today.get(n)) for n in names if kept.get(n) != today.get(n)]
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    """Nested `values` under dotted names."""
-    out = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return out
 
 
 def _in_force(settings: dict, oracle: bool) -> dict:
