@@ -28,7 +28,8 @@ run
 """
 PAGE = """# The prompter
 
-Run `prompter` and [the prompter](terms.md). An **untrained prompter** is a *Prompter*. A prompter writes
+Run `prompter` and [the prompter](terms.md). An **untrained prompter** is a *Prompter*.
+A prompter writes
 
 ```
 suffix
