@@ -27,7 +27,7 @@ def effects(rows: pd.DataFrame) -> Figure:
     """
     rows = rows[rows["value"].notna()]
     claims = list(rows["claim"].unique())
-    figure, axes = plt.subplots(figsize=(10, 0.75 * len(claims) + 1.1))
+    figure, axes = plt.subplots(figsize=(10, 0.8 * len(claims) + 1.1))
     for place, claim in enumerate(claims):
         part = rows[rows["claim"] == claim]
         for line, (_, row) in enumerate(part.iterrows()):
@@ -37,7 +37,7 @@ def effects(rows: pd.DataFrame) -> Figure:
             axes.plot(row["value"], y, marker, color=color, ms=5)
             right = np.nanmax([row["value"], row["high"]])
             axes.annotate(row["where"], (right, y), (5, 0), textcoords="offset points",
-                          va="center", fontsize=7.5, color="#444444")  # fmt: skip
+                          va="center", fontsize=9, color="#444444")  # fmt: skip
     axes.axvline(0, color="#222222", lw=1)
     axes.set_yticks(range(len(claims)), [textwrap.fill(c, 46) for c in claims], fontsize=10.5)
     axes.set(xlabel="difference, in the unit of each claim", ylim=(len(claims) - 0.5, -0.5))

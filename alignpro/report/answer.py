@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from alignpro.report.html import text_table
-from alignpro.report.scoreboard import NOT_RUN, page_links
+from alignpro.report.scoreboard import NOT_RUN, effect, page_links
 
 EFFECT = "effect, 95 % interval"
 
@@ -21,6 +20,7 @@ def answer_rows(
     row that counts its verdicts. A measured claim has one line per dataset that was run.
     """
     counts = theory["verdict"].value_counts()
+    errors = theory["correction"].str.contains("(E", regex=False)
     needed = remarks["kind"].str.endswith("to read in")
     rows = [
         {
@@ -30,8 +30,8 @@ def answer_rows(
                 f"{verdict}: {n} of {len(theory)}" for verdict, n in counts.items()
             ),
             EFFECT: "exact, nothing is estimated",
-            "caveat": f"{needed.sum()} hypotheses must be read in, and {(~needed).sum()} limits of "
-            "use are named.",
+            "caveat": f"The paper's text has {errors.sum()} errors. {needed.sum()} hypotheses must "
+            f"be read in, and {(~needed).sum()} limits of use are named.",
             "link": "notebooks/15_scoreboard#the-theory",
         }
     ]
@@ -55,21 +55,16 @@ def _measured(part: pd.DataFrame) -> dict:
     verdict = "\n".join(f"{name}: {where}" for name, where in by_verdict.items())
     if len(by_verdict) == 1 and len(part) > 1:
         verdict = f"{first['verdict']}, on each of {len(part)} datasets"
-    lines = [f"{row['where']}: {effect(row)}" for _, row in ran.iterrows()]
+    lines = [
+        "; ".join(filter(None, (f"{row['where']}: {effect(row)}", row["note"])))
+        for _, row in ran.iterrows()
+    ]
     return {
         "verdict": verdict,
         EFFECT: "\n".join([first["measure"], *lines]) if lines else "none measured",
         "caveat": first["caveat"],
         "link": first["link"],
     }
-
-
-def effect(row: pd.Series) -> str:
-    """A difference and its interval as text that stays on one line."""
-    interval = "no interval"
-    if np.isfinite(row["low"]):
-        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-    return f"{row['value']:+.3f} {interval}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def answer_table(rows: pd.DataFrame) -> Styler:

@@ -15,7 +15,8 @@ from pandas.io.formats.style import Styler
 
 CELL = (
     "text-align: left; vertical-align: top; padding: 0.2em 0.6em; "
-    "white-space: pre-wrap; overflow-wrap: break-word"
+    "white-space: pre-wrap; overflow-wrap: break-word; "
+    "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
 )
 # A page of the book, a place on this page, or a page of the web.
 LINK = re.compile(r"https?://|#|(\.\./)*[\w./-]+\.html(#|$)")

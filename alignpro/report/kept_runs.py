@@ -139,20 +139,19 @@ def _in_force(settings: dict, oracle: bool) -> dict:
 def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:
     """Every training step in `results/`, one row each, with the cell that it belongs to.
 
-    The cell is `architecture`, `dataset`, `seed` and `configuration` ("Align-Pro" or "RLHF").
+    The cell is `architecture`, `dataset`, `seed` and `configuration` ("Align-Pro" or "RLHF"). The
+    result is empty if nothing has been trained.
     """
-    return pd.concat(
-        [
-            pd.read_json(path, lines=True).assign(
-                architecture=path.parts[-3],
-                configuration=TRAINED[_card(path)["configuration"]],
-                dataset=path.parts[-4],
-                seed=int(path.parts[-2].removeprefix("seed")),
-            )
-            for path in sorted((results / preset_name).glob("*/*/seed*/metrics.jsonl"))
-        ],
-        ignore_index=True,
-    )
+    runs = [
+        pd.read_json(path, lines=True).assign(
+            architecture=path.parts[-3],
+            configuration=TRAINED[_card(path)["configuration"]],
+            dataset=path.parts[-4],
+            seed=int(path.parts[-2].removeprefix("seed")),
+        )
+        for path in sorted((results / preset_name).glob("*/*/seed*/metrics.jsonl"))
+    ]
+    return pd.concat(runs, ignore_index=True) if runs else pd.DataFrame()
 
 
 def prompt_means(table: pd.DataFrame) -> pd.DataFrame:

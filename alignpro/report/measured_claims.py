@@ -24,7 +24,8 @@ CONSTANT = "Best constant suffix"
 class Found(NamedTuple):
     """A difference, its 95 % interval, the prompts behind it, and in words what it rests on.
 
-    `low` and `high` are NaN where there is nothing to compare with.
+    `low` and `high` are NaN where there is nothing to compare with. `note` says in other units how
+    large the difference is.
     """
 
     value: float
@@ -32,6 +33,12 @@ class Found(NamedTuple):
     high: float
     prompts: int
     basis: str
+    note: str = ""
+
+
+def percent(share: float) -> str:
+    """A share as the book writes it: "61 %", on one line."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def gain(answers: pd.DataFrame, resamples: int, base: str = BASE) -> Found:
@@ -66,7 +73,28 @@ def near_rlhf(answers: pd.DataFrame, resamples: int) -> Found | None:
         basis = f"{above_middle.basis}; RLHF gained {rlhf['gain']:+.3f}, not told apart from 0"
         return above_middle._replace(low=np.nan, high=np.nan, basis=basis)
     share = gain(answers, resamples).value / rlhf["gain"]
-    return above_middle._replace(basis=f"{above_middle.basis}; {share:.0%} of the gain of RLHF")
+    return above_middle._replace(note=f"{percent(share)} of RLHF's gain")
+
+
+def gain_per_token(answers: pd.DataFrame, resamples: int) -> Found | None:
+    """Held-out gain per 100,000 tokens that training generated: Align-Pro minus RLHF.
+
+    `answers` has the column `tokens` (`rlhf_cost.with_tokens`). Paired by prompt and run, over the
+    runs that both sides have; None where there are none.
+    """
+    tokens = answers.groupby(["seed", "configuration"])["tokens"].first().unstack()
+    tokens = tokens.reindex(columns=[ALIGN_PRO, RLHF]).dropna() / 1e5
+    answers = answers[answers["seed"].isin(tokens.index)]
+    if answers.empty:
+        return None
+    means = answers.pivot_table(index=["seed", "id"], columns="configuration", values="reward")
+    gains = means[[ALIGN_PRO, RLHF]].sub(means[BASE], axis=0)
+    gains /= tokens.loc[gains.index.get_level_values("seed")].to_numpy()
+    rows = gains.melt(ignore_index=False, value_name="reward").reset_index().assign(sample=0)
+    if "kind" in answers:
+        rows["kind"] = rows["id"].map(answers.drop_duplicates("id").set_index("id")["kind"])
+    ours, theirs = gains.mean()
+    return gain(rows, resamples, RLHF)._replace(note=f"{ours:.2f} against {theirs:.2f}")
 
 
 def variance(answers: pd.DataFrame, resamples: int, part: str = "variance") -> Found:
@@ -88,7 +116,7 @@ def preferred(answers: pd.DataFrame, resamples: int) -> Found:
     low, high = bootstrap(rates - 0.5, resamples=resamples)
     outcomes = pd.concat(runs)["preference"]
     a, b = (outcomes == 1).mean(), (outcomes == 0).mean()
-    basis = f"A {a:.0%}, B {b:.0%} of {len(outcomes)} pairs"
+    basis = f"A {percent(a)}, B {percent(b)} of {len(outcomes)} pairs"
     return Found(rates.mean() - 0.5, low, high, rates.shape[1], basis)
 
 
@@ -125,7 +153,7 @@ def learned_reward(study: Study, resamples: int) -> Found:
 MEASURES = {
     measure.__name__: measure
     for measure in (
-        gain, gain_over_constant, near_rlhf, variance, variance_within, preferred, sensitivity,
-        learned_reward,
+        gain, gain_over_constant, near_rlhf, gain_per_token, variance, variance_within, preferred,
+        sensitivity, learned_reward,
     )
 }  # fmt: skip

@@ -30,6 +30,17 @@ def spent(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics.join(step.groupby(RUN)[["seconds", "tokens"]].cumsum())
 
 
+def with_tokens(table: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """`table`, the answers of all runs, with the `tokens` that the training of each generated.
+
+    `metrics` are those of `matrix_metrics`. NaN for a configuration that is not trained, and where
+    no metrics are kept.
+    """
+    if metrics.empty:
+        return table.assign(tokens=np.nan)
+    return table.join(metrics.groupby(RUN)["val/generated_tokens"].sum().rename("tokens"), on=RUN)
+
+
 def at_equal_cost(runs: pd.DataFrame, unit: str, window: int = 5) -> pd.DataFrame:
     """Training reward of each run at its start, at the total cost of the cheapest, and at its end.
 

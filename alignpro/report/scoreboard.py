@@ -16,9 +16,10 @@ from pandas.io.formats.style import Styler
 
 from alignpro.config import Preset, distinct_pairs
 from alignpro.report.html import text_table
-from alignpro.report.kept_runs import matrix_table, recipe_changes
+from alignpro.report.kept_runs import matrix_metrics, matrix_table, recipe_changes
 from alignpro.report.measured_claims import MEASURES, Found
 from alignpro.report.reading import with_pooled_choices
+from alignpro.report.rlhf_cost import with_tokens
 from alignpro.report.theory_claims import violations
 from alignpro.reward_learning.study import read_study, study_folder
 from alignpro.runs import RESULTS
@@ -26,6 +27,8 @@ from alignpro.runs import RESULTS
 CLAIMS = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 # Rewards have a range of 1. A generic optimiser comes this close, everything else to rounding.
 TOLERANCE = 1e-6
+# A violation this small is an error of floating-point numbers.
+ROUNDING = 1e-12
 # Below six prompts not even a unanimous result is significant at 5 %: the sign test's p is 2 / 2^n.
 FEWEST_PROMPTS = 6
 # The h100 preset has the paper's models and datasets; all others are smaller stand-ins.
@@ -71,7 +74,8 @@ def theory_rows(instances: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFra
 
     def holds(violation: np.ndarray) -> str:
         # Minus signs and no-break spaces, unlike hyphens and spaces, keep a number on one line.
-        largest = f"{violation.max():+.1e}".replace("-", "−")
+        size = violation.max()
+        largest = "0" if abs(size) < ROUNDING else f"{size:+.1e}".replace("-", "−")
         count = f"{(violation <= TOLERANCE).sum()} of {instances}".replace(
             " ", "\N{NO-BREAK SPACE}"
         )
@@ -94,8 +98,9 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
     """One row per measured claim, architecture and dataset, computed from `results`.
 
     `value`, `low` and `high` are numbers, NaN where there are none. `found` has them as text, with
-    what they rest on. `where` marks prompters that were trained with other settings than the preset
-    has today. Raises FileNotFoundError where nothing of the preset has been run.
+    what they rest on; `note` has the size in other units. `where` marks prompters that were trained
+    with other settings than the preset has today. Raises FileNotFoundError where nothing of the
+    preset has been run.
     """
     pairs = dict.fromkeys(distinct_pairs(preset).values())
     cells = [(pair, dataset) for pair in pairs for dataset in preset.datasets]
@@ -104,6 +109,7 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
         for reads, name in (("answers", "evaluation"), ("suffixes", "suffixes"))
     }
     tables["answers"] = with_pooled_choices(tables["answers"], preset.name, results)
+    tables["costs"] = with_tokens(tables["answers"], matrix_metrics(preset.name, results))
     kept = {cell: _sources(tables, preset, *cell, results) for cell in cells}
     changes = recipe_changes(preset, results)
     older, rows = set(zip(changes["dataset"], changes["architecture"])), []
@@ -113,7 +119,7 @@ def measured_rows(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
             if source is not None:
                 found = MEASURES[claim["key"]](source, preset.evaluation.resamples)
             place = (dataset, "".join(pair))
-            old = OLDER if claim["reads"] == "answers" and place in older else ""
+            old = OLDER if claim["reads"] in ("answers", "costs") and place in older else ""
             where = f"{dataset}{old}, {place[1]}"
             rows.append({**claim, "where": where, **_result(claim, found, preset.name)})
     return pd.DataFrame(rows)
@@ -137,18 +143,26 @@ def _sources(tables: dict, preset: Preset, pair: tuple, dataset: str, results: P
 
 def _result(claim: dict, found: Found | None, preset_name: str) -> dict:
     if found is None:
-        return {"value": np.nan, "low": np.nan, "high": np.nan, "found": "", "verdict": NOT_RUN}
-    interval = "no interval"
-    if np.isfinite(found.low):  # a no-break space keeps both ends on one line
-        interval = f"[{found.low:+.3f},\N{NO-BREAK SPACE}{found.high:+.3f}]"
+        nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "found": "", "note": ""}
+        return nothing | {"verdict": NOT_RUN}
+    basis = "; ".join(filter(None, (found.basis, found.note)))
     scale = SCALES.get(preset_name, SMALL_SCALE)
     return {
         "value": found.value,
         "low": found.low,
         "high": found.high,
-        "found": f"{claim['measure']}: {found.value:+.3f}, {interval}\n{found.basis}",
+        "found": f"{claim['measure']}: {effect(found)}\n{basis}",
+        "note": found.note,
         "verdict": measured_verdict(found, claim["wanted"], scale),
     }
+
+
+def effect(found: Found) -> str:
+    """A difference and its interval as text that stays on one line."""
+    interval = "no interval"
+    if np.isfinite(found.low):
+        interval = f"[{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{found.value:+.3f} {interval}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def elsewhere_rows() -> pd.DataFrame:

@@ -7,7 +7,8 @@ import pytest
 
 import book
 from alignpro.figures.answer import effects
-from alignpro.report.answer import EFFECT, answer_rows, answer_table, by_dataset, effect
+from alignpro.report.answer import EFFECT, answer_rows, answer_table, by_dataset
+from alignpro.report.scoreboard import effect
 
 MEASURED = pd.DataFrame(
     [
@@ -19,11 +20,28 @@ MEASURED = pd.DataFrame(
         ("A is liked.", "chat, P1F1", np.nan, np.nan, np.nan, "not run"),
     ],
     columns=["claim", "where", "value", "low", "high", "verdict"],
-).assign(measure="difference", caveat="small", link="notebooks/11_matrix#x")
-THEORY = pd.DataFrame({"verdict": ["verified exactly"] * 2 + ["verified with a correction"]})
+).assign(
+    measure="difference",
+    caveat="small",
+    link="notebooks/11_matrix#x",
+    note=["half of it", "", "", "", "", ""],
+)
+THEORY = pd.DataFrame(
+    {
+        "verdict": ["verified exactly"] * 2 + ["verified with a correction"],
+        "correction": ["", "", "Z is a sum. (E1)"],
+    }
+)
 REMARKS = pd.DataFrame({"kind": ["R1, to read in", "R2, to read in", "L1, limit of use"]})
 ELSEWHERE = pd.DataFrame(
-    [{"claim": "At scale.", "verdict": "needs the H100", "caveat": "no", "link": "book/a#b"}]
+    [
+        {
+            "claim": "At scale.",
+            "verdict": "not run: needs a large GPU",
+            "caveat": "no",
+            "link": "book/a#b",
+        }
+    ]
 )
 
 
@@ -37,11 +55,16 @@ def test_every_claim_has_one_row_with_its_own_verdicts_and_intervals():
     assert found.iloc[0]["verdict"].splitlines() == [
         *("verified exactly: 2 of 3", "verified with a correction: 1 of 3"),
     ]
+    assert "1 errors" in found.iloc[0]["caveat"]
     assert "2 hypotheses" in found.iloc[0]["caveat"] and "1 limits" in found.iloc[0]["caveat"]
     mixed = found.loc["A earns more."]
     assert mixed["verdict"] == "same sign at small scale: help\nnot told apart: chat"
     assert mixed[EFFECT].replace("\xa0", " ").splitlines() == [
-        *("difference", "help: +0.100 [+0.050, +0.150]", "chat: −0.020 [−0.100, +0.060]"),
+        *(
+            "difference",
+            "help: +0.100 [+0.050, +0.150]; half of it",
+            "chat: −0.020 [−0.100, +0.060]",
+        ),
     ]
     assert found.loc["A varies less."]["verdict"] == (
         "opposite sign at small scale, on each of 2 datasets"

@@ -17,7 +17,8 @@ from scipy.special import expit
 from alignpro.config import load_preset
 from alignpro.judging.paper_table import PAPER
 from alignpro.report import scoreboard
-from alignpro.report.measured_claims import MEASURES, Found, sensitivity
+from alignpro.report.measured_claims import MEASURES, Found, gain_per_token, sensitivity
+from alignpro.report.rlhf_cost import with_tokens
 from alignpro.report.scoreboard import (
     CLAIMS,
     board,
@@ -237,6 +238,32 @@ def test_near_means_nearer_to_the_oracle_than_to_no_prompter(tmp_path, preset, o
     assert found["near_rlhf"] == verdict
 
 
+def test_a_gain_per_token_is_the_gain_over_no_prompter_by_what_training_generated():
+    """By hand: 0.2 and 0.4 over 200,000 tokens are 0.15 per 100,000; 0.3 over 50,000 are 0.6."""
+    prompts = np.array([[0.1], [0.3], [0.2], [0.4], [0.1], [0.3]])
+    rows = []
+    for seed, ours in enumerate((0.2, 0.4)):
+        rows += rows_of("No Fine-Tuning", prompts, seed) + rows_of("RLHF", prompts + 0.3, seed)
+        rows += rows_of("Align-Pro", prompts + ours, seed)
+    table = pd.DataFrame(rows).assign(architecture="P1F1")
+    table.loc[table["configuration"] == "RLHF", "architecture"] = "F1"
+    steps = [
+        {"configuration": c, "dataset": "help", "architecture": a, "seed": seed,
+         "val/generated_tokens": tokens}
+        for c, a, tokens in (("Align-Pro", "P1F1", 100_000), ("RLHF", "F1", 25_000))
+        for seed in (0, 1) for _ in range(2)
+    ]  # fmt: skip
+    table = with_tokens(table, pd.DataFrame(steps))
+    found = gain_per_token(table, 200)
+    assert found.value == pytest.approx(0.15 - 0.6)
+    assert found.low < found.value < found.high
+    assert found.note == "0.15 against 0.60"
+    assert found.prompts == 6 and found.basis == "2 runs × 6 prompts"
+    alone = table[(table["configuration"] != "RLHF") | (table["seed"] == 1)]
+    assert gain_per_token(alone, 200).value == pytest.approx(0.2 - 0.6)
+    assert gain_per_token(with_tokens(table.drop(columns="tokens"), pd.DataFrame()), 200) is None
+
+
 def test_what_is_missing_is_named_and_counts_for_nothing(tmp_path, preset):
     verdicts(tmp_path, preset, noisy(0.7, 0.1, 1), noisy(0.3, 0.1, 2))
     found = measured_rows(preset, tmp_path)
@@ -293,7 +320,7 @@ def test_every_link_leads_to_a_heading_of_the_book(claim):
 def test_a_verdict_links_to_the_page_beside_the_scoreboard():
     html = board(elsewhere_rows(), ["place", "claim"]).to_html()
     page, anchor = CLAIMS["elsewhere"][0]["link"].split("#")
-    assert f'<a href="../{page}.html#{anchor}">needs the H100</a>' in html
+    assert f'<a href="../{page}.html#{anchor}">not run: needs a large GPU</a>' in html
 
 
 @pytest.mark.parametrize(
