@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import mutual_info_score
 
 from alignpro.data import KINDS, load_prompts
+from alignpro.report.reading import suffix_of
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS
 from alignpro.texts import Response
@@ -56,8 +57,8 @@ def test_a_gain_is_paired_by_prompt_and_its_error_stratified_by_kind():
 
 
 def test_a_suffix_is_what_a_rewrite_adds():
-    written = recipe_study.written(pd.Series(["Why? Be brief.", "Why?"]), pd.Series(["Why?"] * 2))
-    assert written == ["Be brief.", "(nothing)"]
+    table = pd.DataFrame({"prompt": "Why?", "rewrite": ["Why? Be brief.", "Why?"]})
+    assert suffix_of(table).tolist() == ["Be brief.", "(nothing)"]
 
 
 def test_the_next_trial_is_the_first_without_a_line(tmp_path):

@@ -42,6 +42,7 @@ import json
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ import pandas as pd
 from alignpro.config import Preset, load_preset
 from alignpro.evaluation import best_suffixes, constant, evaluate
 from alignpro.experiments import Cell
-from alignpro.report.reading import information
+from alignpro.report.reading import information, suffix_of
 from alignpro.runs import RESULTS, atomic_write, stage_seed
 from alignpro.sources.provenance import provenance
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
@@ -92,6 +93,10 @@ class Trial:
             ppo=dataclasses.replace(preset.ppo, **self.ppo),
         )
 
+    def cell(self, seed: int, root: Path) -> Cell:
+        """The cell that trains it."""
+        return Cell(self.preset(), DATASET, seed, root=root)
+
 
 DRAWN = {"menu": "all", "steps": 40, "batch_size": 16, "learning_rate": 1e-3}
 BALANCED = {"menu": "all", "steps": 80, "batch_size": 18, "learning_rate": 1e-3}
@@ -131,11 +136,6 @@ def suffixes(out: Path) -> None:
     kept = table.drop(columns=["prompt", "rewrite", "dataset"])
     with atomic_write(out / "suffixes.parquet") as partial:
         kept.to_parquet(partial, index=False, compression="zstd")
-
-
-def written(rewrites: pd.Series, prompts: pd.Series) -> list[str]:
-    """The suffix that each rewrite adds to its prompt, "(nothing)" for none."""
-    return [z[len(x) :].strip() or "(nothing)" for z, x in zip(rewrites, prompts, strict=True)]
 
 
 def mutual_information(table: pd.DataFrame) -> float:
@@ -190,7 +190,7 @@ def judged(table: pd.DataFrame, suffix_table: pd.DataFrame) -> dict:
 def run(trial: Trial, seed: int, out: Path) -> dict:
     """Train one trial, judge it, and return its line."""
     started = time.perf_counter()
-    cell = Cell(trial.preset(), DATASET, seed, root=out / "runs")
+    cell = trial.cell(seed, out / "runs")
     prompter = cell.train(progress=False)
     trained = time.perf_counter()
     metrics = pd.DataFrame(cell.run.read("metrics.jsonl"))
@@ -205,14 +205,14 @@ def run(trial: Trial, seed: int, out: Path) -> dict:
         stage_seed("recipe study", seed),
         progress=False,
     )
-    table["suffix"] = written(table["rewrite"], table["prompt"])
+    table["suffix"] = suffix_of(table)
     rewrites = rewrites_path(trial.name, seed, out)
     rewrites.parent.mkdir(exist_ok=True)
     table[["id", "kind", "sample", "suffix", "reward"]].to_parquet(rewrites, index=False)
     end = metrics.tail(LAST).mean(numeric_only=True)
     coverage = cell.run.folder / "coverage.json"
     return {
-        **judged(table, pd.read_parquet(out / "suffixes.parquet")),
+        **judged(table, pd.read_parquet(FOLDER / "suffixes.parquet")),
         "training_reward": end["objective/scores"],
         "kl": end["objective/kl"],
         "entropy": end["objective/entropy"],
@@ -237,13 +237,13 @@ def rewrites_path(name: str, seed: int, out: Path) -> Path:
     return out / "rewrites" / f"{name.replace(' ', '-')}-s{seed}.parquet"
 
 
-def comparisons(out: Path) -> pd.DataFrame:
+def comparisons(out: Path, trials: Sequence[Trial] = TRIALS) -> pd.DataFrame:
     """Each trial's mean reward minus that of the trial it is compared with.
 
     Over the seeds that both have; the standard error is that of `gain_over`.
     """
     rows, finished = [], done(out)
-    for trial in (t for t in TRIALS if t.name != t.against):
+    for trial in (t for t in trials if t.name != t.against):
         pair = (trial.name, trial.against)
         seeds = [s for s in trial.seeds if {(name, s) for name in pair} <= finished]
         paths = [[rewrites_path(name, s, out) for s in seeds] for name in pair]
@@ -261,16 +261,16 @@ def done(out: Path) -> set[tuple[str, int]]:
     return {(row["trial"], row["seed"]) for row in map(json.loads, rows)}
 
 
-def todo(out: Path) -> list[tuple[Trial, int]]:
-    """The trials and seeds that can be run and have no line yet, in the order of TRIALS."""
+def todo(out: Path, trials: Sequence[Trial] = TRIALS) -> list[tuple[Trial, int]]:
+    """The trials and seeds that can be run and have no line yet, in the order of `trials`."""
     finished = done(out)
-    new = [(t, s) for t in TRIALS if not t.drawn for s in t.seeds]
+    new = [(t, s) for t in trials if not t.drawn for s in t.seeds]
     # First every trial with its first seed, then the second seeds.
     new.sort(key=lambda pair: pair[0].seeds.index(pair[1]))
     return [(t, s) for t, s in new if (t.name, s) not in finished]
 
 
-def write(trial: Trial, seed: int, out: Path) -> None:
+def write(trial: Trial, seed: int, out: Path, trials: Sequence[Trial] = TRIALS) -> None:
     """Run one trial and add its line to `trials.jsonl`, with the error where it failed."""
     settings = trial.preset()
     warm = dataclasses.asdict(settings.prompter.warm_start)
@@ -290,7 +290,24 @@ def write(trial: Trial, seed: int, out: Path) -> None:
     line |= provenance()
     with open(out / "trials.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    comparisons(out).to_csv(out / "comparisons.csv", index=False, float_format="%.4f")
+    comparisons(out, trials).to_csv(out / "comparisons.csv", index=False, float_format="%.4f")
+
+
+def list_or_next(what: str, out: Path, trials: Sequence[Trial]) -> None:
+    """List `trials`, or run the next one; with none left, exit with status 1."""
+    missing = todo(out, trials)
+    if what == "list":
+        names = {(t.name, s) for t, s in missing}
+        for trial in trials:
+            for seed in trial.seeds:
+                state = "missing" if (trial.name, seed) in names else "done"
+                print(f"{trial.name:40} seed {seed}  {state:8} {trial.why}")
+    elif missing:
+        trial, seed = missing[0]
+        print(f"{datetime.datetime.now():%H:%M:%S} {trial.name}, seed {seed}", flush=True)
+        write(trial, seed, out, trials)
+    else:
+        sys.exit(1)
 
 
 def main() -> None:
@@ -301,19 +318,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "suffixes":
         suffixes(args.out)
-    elif args.what == "list":
-        missing = {(t.name, s) for t, s in todo(args.out)}
-        for trial in TRIALS:
-            for seed in trial.seeds:
-                state = "missing" if (trial.name, seed) in missing else "done"
-                print(f"{trial.name:40} seed {seed}  {state:8} {trial.why}")
     else:
-        missing = todo(args.out)
-        if not missing:
-            sys.exit(1)
-        trial, seed = missing[0]
-        print(f"{datetime.datetime.now():%H:%M:%S} {trial.name}, seed {seed}", flush=True)
-        write(trial, seed, args.out)
+        list_or_next(args.what, args.out, TRIALS)
 
 
 if __name__ == "__main__":
