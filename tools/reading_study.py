@@ -3,6 +3,7 @@
     python tools/reading_study.py answers help       # once per dataset: every suffix, answered
     python tools/reading_study.py cell help 0        # train and judge one prompter
     python tools/reading_study.py best-of help 0     # best of n rewrites, for a run that is done
+    python tools/reading_study.py longer help        # kept rewrites, with more room for the answer
 
 Each command runs on one thread and can be stopped and repeated: it goes on where it was, or ends at
 once where it is done. The cells of the `cpu` preset go to `results/cpu/`, as `reproduce` would put
@@ -14,6 +15,8 @@ them. `results/reading/DATASET/` holds what `reproduce` does not make:
   a search without training.
 - `curve-seedN.parquet`, held-out answers of each prompter after 480, 960 and 1,440 of its 2,880
   training calls, with the seeds of its evaluation.
+- `longer.parquet`, new answers to the kept rewrites of every run, and to the test prompts with the
+  best constant suffix and without one, with twice the preset's limit of tokens.
 
 Nothing here chooses anything by the test prompts.
 """
@@ -29,9 +32,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alignpro.config import load_preset
-from alignpro.evaluation import constant, evaluate, kept
+from alignpro.evaluation import Rewriter, constant, evaluate, kept, unchanged
 from alignpro.experiments import Cell
 from alignpro.ppo import Trainer
+from alignpro.report.kept_runs import matrix_table
+from alignpro.report.reading import CONSTANT, NOTHING, pooled_choice
 from alignpro.runs import RESULTS, atomic_write, stage_seed
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
 
@@ -108,10 +113,40 @@ def curve(cell: Cell) -> pd.DataFrame:
     return compact(pd.concat(tables, ignore_index=True))
 
 
+def again(rows: pd.DataFrame) -> Rewriter:
+    """The kept rewrites of one run: `rows`, one for each test prompt and sample."""
+    rewrites, samples = rows.set_index(["id", "sample"])["rewrite"], rows["sample"].nunique()
+    return lambda prompts, seed: [rewrites[x.id, i % samples] for i, x in enumerate(prompts)]
+
+
+def longer(cell: Cell, results: Path) -> pd.DataFrame:
+    """Answers to the kept rewrites with twice the limit of tokens; `seed` is that of the run."""
+    tables = [
+        matrix_table(cell.preset.name, results, [name]) for name in ("evaluation", "suffixes")
+    ]
+    runs, suffixes = (table[table["dataset"] == cell.dataset] for table in tables)
+    best, _ = pooled_choice(suffixes)
+    ours = {
+        f"Align-Pro, seed {seed}": again(rows)
+        for seed, rows in runs[runs["configuration"] == "Align-Pro"].groupby("seed")
+    }
+    common = {"No Fine-Tuning": unchanged, CONSTANT: constant("" if best == NOTHING else best)}
+    limit = 2 * cell.preset.frozen.max_new_tokens
+    cell.frozen.sampling = replace(cell.preset.frozen, max_new_tokens=limit)
+    table = evaluate(
+        *(common | ours, cell.frozen, cell.reward, cell.prompts("test")),
+        *(cell.preset.evaluation.samples, stage_seed("reading", cell.dataset, "longer")),
+    )
+    name = table["configuration"].str.extract(r"(?P<configuration>[^,]*)(?:, seed (?P<seed>\d+))?")
+    return compact(table.assign(configuration=name["configuration"])).assign(
+        seed=name["seed"].astype("Int64")
+    )
+
+
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("answers", "cell", "best-of"))
+    parser.add_argument("what", choices=("answers", "cell", "best-of", "longer"))
     parser.add_argument("dataset")
     parser.add_argument("seed", type=int, nargs="?", default=0)
     parser.add_argument("--preset", default="cpu")
@@ -128,6 +163,8 @@ def main() -> None:
         cell.evaluate()
         cell.export(args.results)
         kept(out / f"curve-seed{args.seed}.parquet", lambda: curve(cell))
+    elif args.what == "longer":
+        kept(out / "longer.parquet", lambda: longer(cell, args.results))
     else:
         cell.evaluate_best_of()
         cell.export(args.results)

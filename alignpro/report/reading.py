@@ -43,6 +43,11 @@ def studied(preset_name: str = PRESET, results: Path = RESULTS) -> list[str]:
     return sorted(p.parent.name for p in (results / "reading").glob("*/every_suffix.parquet"))
 
 
+def with_longer_answers(results: Path = RESULTS) -> list[str]:
+    """The datasets whose kept rewrites have been answered with twice the limit of tokens."""
+    return sorted(p.parent.name for p in (results / "reading").glob("*/longer.parquet"))
+
+
 def pooled_choice(suffixes: pd.DataFrame) -> tuple[str, dict[str, str]]:
     """The best constant suffix and the best by kind, chosen once from the tables of all runs."""
     constant, by_kind = best_suffixes(suffixes)
@@ -75,6 +80,19 @@ def with_pooled_choices(
         for (name, rows), run in itertools.product(both.items(), runs.to_dict("records")):
             parts.append(answers[rows].assign(dataset=dataset, configuration=name, **run))
     return pd.concat([table, *parts], ignore_index=True)
+
+
+def with_more_room(dataset: str, results: Path = RESULTS) -> pd.DataFrame:
+    """The answers of `dataset` at twice the limit of tokens, paired as those of the runs.
+
+    The answers without a prompter and those of the constant suffix are repeated beside each run.
+    Raises FileNotFoundError where they have not been made.
+    """
+    table = pd.read_parquet(results / "reading" / dataset / "longer.parquet")
+    ours = table[table["seed"].notna()]
+    common = table[table["seed"].isna()]
+    beside = [common.assign(seed=seed) for seed in ours["seed"].unique()]
+    return pd.concat([ours, *beside], ignore_index=True)
 
 
 def suffix_of(table: pd.DataFrame) -> pd.Series:

@@ -138,3 +138,14 @@ def test_the_learning_curve_joins_the_runs_ends_and_what_was_kept_on_the_way(res
     assert learned["calls"].tolist() == [0, 480, 2880]
     assert learned["reward"].tolist() == pytest.approx([0.1, 0.55, 0.85])
     assert learned["seed"].unique().tolist() == [1]
+
+
+def test_answers_with_more_room_are_paired_with_every_run(results):
+    base = written({"a": "(nothing)", "b": "(nothing)"}, pd.NA, "No Fine-Tuning")
+    runs = [written({"a": "One.", "b": s}, seed) for seed, s in ((0, "Two."), (1, "One."))]
+    path = results / "reading" / "help" / "longer.parquet"
+    pd.concat([base, *runs]).astype({"seed": "Int64"}).to_parquet(path)
+    table = reading.with_more_room("help", results)
+    means = table.groupby(["configuration", "seed"])["reward"].mean()
+    assert means["No Fine-Tuning"].to_dict() == pytest.approx({0: 0.1, 1: 0.1})
+    assert means["Align-Pro"].to_dict() == pytest.approx({0: 0.85, 1: 0.55})
