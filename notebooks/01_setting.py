@@ -14,11 +14,12 @@
 # %% [markdown]
 # # The setting, on an instance to follow by hand
 #
+# **The question.** Does general code, which knows nothing of the coin, find the values that the
+# chapter [The setting](../book/setting.md) found by hand?
+#
 # **What you will know at the end.** How a prompter in front of a frozen model compares with a
 # fine-tuned model on the smallest example that has everything in it: three rewrites, two answers.
-# The values of the coin in the chapter [The setting](../book/setting.md) are computed again here,
-# by code that knows nothing of this example. At the end comes the picture for three answers: a
-# hull and a curve.
+# At the end comes the picture for three answers: a hull and a curve.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -48,6 +49,7 @@ import pandas as pd
 
 from alignpro.figures import theory as draw
 from alignpro import theory
+from alignpro.report.formulas import SYMBOLS, formula_table
 
 from alignpro.figures.style import use_style
 
@@ -71,13 +73,14 @@ coin = theory.Instance(
 print("mean reward g of each rewrite:", coin.g[0])
 
 # %% [markdown]
-# Since the rewards are 0 and 1, the mean reward `g` of a rewrite is its chance of the good answer.
+# Since the rewards are 0 and 1, the mean reward $g$ of a rewrite is its chance of the good answer.
 
 # %% [markdown]
 # ## Both optima at one pair of leashes
 #
-# The chapter chose the leashes so that all exponentials are powers of two. By hand: the optimal
-# prompter is (1/9, 4/9, 4/9), and the fine-tuned model gives the good answer with probability 2/3.
+# The chapter chose the leashes $\lambda$ and $\beta$ so that all exponentials are powers of two. By
+# hand: the optimal prompter is $(\frac19,\frac49,\frac49)$, and the fine-tuned model gives the good
+# answer with probability $\frac23$. Multiples of 9 and of 3 are easier to compare.
 
 # %%
 lam, beta = 1 / (4 * np.log(2)), 1 / np.log(2)
@@ -86,19 +89,20 @@ print("optimal prompter x 9:", 9 * sol.rho_star[0])
 print("fine-tuned model x 3:", 3 * sol.pi_star[0])
 
 # %% [markdown]
-# The solver agrees with the pencil. Next the values and the gap (the paper's Equations 5 to 7), as
-# multiples of 1/12 to compare them with the fractions in the chapter.
+# The solver agrees with the pencil. Next the values $J$ and the gap $\Delta$ (the paper's Equations
+# 5 to 7), in twelfths, since the fractions in the chapter are twelfths.
 
 # %%
-names = ["J_rlhf", "J_frozen", "J_sft", "J_prompter", "delta", "delta1", "delta2"]
-by_hand = [8, 6, 6, 7, 1, 2, -1]
-solver = [12 * getattr(sol, name) for name in names]
-pd.DataFrame({"solver x 12": solver, "by hand": by_hand}, index=names)
+by_hand = {"J_rlhf": 8, "J_frozen": 6, "J_sft": 6, "J_prompter": 7,
+           "delta": 1, "delta1": 2, "delta2": -1}
+solver = [f"{12 * getattr(sol, name):g}" for name in by_hand]
+table = {"solver, in twelfths": solver, "by hand": list(by_hand.values())}
+formula_table(pd.DataFrame(table, index=[SYMBOLS[name] for name in by_hand]))
 
 # %% [markdown]
-# The two columns are equal. Fine-tuning gains `delta1`, the prompter gains minus `delta2`, which
-# is half as much; the difference is the gap `delta`. Note that `delta2` is negative: nothing in
-# the definition gives the parts of the gap a sign.
+# The two columns are equal. Fine-tuning gains $\Delta_1$. The prompter gains $-\Delta_2$, which is
+# half as much. The difference is the gap $\Delta$. Note that $\Delta_2$ is negative: nothing in the
+# definition gives the parts of the gap a sign.
 
 # %%
 policies = {"No Fine-Tuning": coin.pi_F, "Align-Pro": sol.pi_prompter, "RLHF": sol.pi_star}
@@ -117,9 +121,9 @@ draw.response_bars(pd.DataFrame(rows));
 # %% [markdown]
 # ## Every leash at once
 #
-# For the coin both values have a formula: one half plus a quarter of tanh(1/8 lambda) for the
-# prompter, one half plus a half of tanh(1/2 beta) for the RLHF optimum. We compare with the solver
-# over six orders of magnitude.
+# For the coin both values have a formula. The prompter's is
+# $\frac12+\frac14\tanh\frac1{8\lambda}$, and the RLHF optimum's is
+# $\frac12+\frac12\tanh\frac1{2\beta}$. We compare with the solver over six orders of magnitude.
 
 # %%
 leashes = np.geomspace(1e-3, 1e3, 121)
@@ -157,7 +161,7 @@ draw.values_against_leash(frame);
 # ## A prompter that beats the fine-tuned model
 #
 # With RLHF's leash fixed as above, loosen the prompter's. According to the chapter the two are
-# equal at lambda = 1 / (4 log 5). `lambda_c` finds that point numerically.
+# equal at $\lambda_c=1/(4\log5)$, the *critical leash*. `lambda_c` finds that point numerically.
 
 # %%
 critical = coin.lambda_c(beta)
@@ -168,7 +172,7 @@ for factor in (0.5, 1.0, 2.0):
 
 # %% [markdown]
 # Below the critical leash the gap is negative: rewriting the prompt earns more than fine-tuning
-# the model. This is not a trick of the coin; the chapter [Sharper](../book/sharper.md) says
+# the model. This is not a trick of the coin. The chapter [Sharper](../book/sharper.md) tells
 # exactly when it happens.
 
 # %% [markdown]
@@ -209,7 +213,7 @@ print(f"distance of the loosest one from the hull, in total variation: {max(dist
 # Beyond that no prompter does, however it is trained.
 
 # %% [markdown]
-# ## Summary
+# ## What was found
 #
 # - A prompter chooses among mixtures of the frozen model's answers to rewrites. Fine-tuning tilts
 #   its answers to the original prompt.

@@ -14,6 +14,9 @@
 # %% [markdown]
 # # The optimal prompter, by formula and by force
 #
+# **The question.** Does an optimiser that has never seen the paper's formula find the same
+# prompter?
+#
 # **What you will know at the end.** That an optimiser that does not know the closed form of the
 # paper's Lemma 5.1 finds it; that no prompter beats it; what a badly trained prompter loses, to the
 # last digit; and how the solution moves as the leash is loosened or stiffened. The proofs are in
@@ -44,6 +47,7 @@ from scipy.optimize import minimize
 
 from alignpro.figures import theory as draw
 from alignpro import theory
+from alignpro.report.formulas import formula_table
 from alignpro.theory import gibbs, instances
 
 from alignpro.figures.style import use_style
@@ -54,8 +58,9 @@ rng = np.random.default_rng(seed)
 # %% [markdown]
 # ## Lemma 5.1 against a generic optimiser
 #
-# We take one random prompt with eight rewrites and give the prompter's objective to SciPy, which
-# knows only that it has to maximise a function on the simplex.
+# We take one random prompt with eight rewrites and give the prompter's objective
+# $F(\rho)=\mathbb E_\rho\,g-\lambda\,\mathrm{KL}(\rho\|\rho_{\rm sft})$ to SciPy, which knows only
+# that it has to maximise a function on the simplex.
 
 # %%
 inst = instances.random_instance(rng, prompts=1, rewrites=8, responses=5)
@@ -74,28 +79,31 @@ found = minimize(
     constraints={"type": "eq", "fun": lambda rho: rho.sum() - 1},
     options={"maxiter": 1000, "ftol": 1e-14},
 )
-table = {"untrained": rho_sft, "g": g, "formula": sol.rho_star[0], "optimiser": found.x}
-pd.DataFrame(table).sort_values("g").round(5)
+table = {r"\(\rho_{\rm sft}\)": rho_sft, r"\(g\)": g,
+         r"\(\rho^*\), formula": sol.rho_star[0], "optimiser": found.x}
+shown = pd.DataFrame(table).sort_values(r"\(g\)").map("{:.5f}".format)
+formula_table(shown.set_axis([f"rewrite {k}" for k in shown.index]))
 
 # %% [markdown]
 # The last two columns agree: the optimiser finds the tilt. Compare the first and the third column:
-# the mass has moved to the rewrites with the larger `g`, and none of the rewrites has been dropped
+# the mass has moved to the rewrites with the larger $g$, and none of the rewrites has been dropped
 # altogether.
 
 # %%
 log_Z = sol.log_Z_x[0]
 print(f"largest difference of the two prompters: {np.abs(found.x - sol.rho_star[0]).max():.1e}")
-print(f"F at the optimum minus lambda log Z    : {-found.fun - lam * log_Z:.1e}")
+print(f"F at the optimum minus λ log Z         : {-found.fun - lam * log_Z:.1e}")
 
 # %% [markdown]
-# The value at the optimum is lambda log Z, up to the tolerance of the optimiser: Z is the
-# partition function, and lambda times its logarithm is the optimal value.
+# Up to the tolerance of the optimiser, the value at the optimum is $\lambda\log Z$. Here $Z$ is the
+# partition function, the sum that normalises the tilt.
 
 # %% [markdown]
 # ## Nobody does better
 #
-# The proof of uniqueness is one identity: F of any prompter is below the optimum by lambda KL.
-# We try a thousand random prompters.
+# The proof of uniqueness is one identity: $F(\rho^*)-F(\rho)=\lambda\,\mathrm{KL}(\rho\|\rho^*)$
+# for any prompter $\rho$. We try a thousand random prompters. The *shortfall* is the left-hand
+# side.
 
 # %%
 others = rng.dirichlet(np.full(8, 0.5), size=1000)
@@ -103,19 +111,19 @@ shortfall = np.array([-minus_F(sol.rho_star[0]) + minus_F(rho) for rho in others
 lam_kl = lam * gibbs.kl_divergence(others, sol.rho_star[0])
 assert np.abs(shortfall - lam_kl).max() < 1e-12
 print(f"smallest shortfall {shortfall.min():.4f}, never negative")
-print(f"largest difference from lambda KL: {np.abs(shortfall - lam_kl).max():.1e}")
+print(f"largest difference from λ KL: {np.abs(shortfall - lam_kl).max():.1e}")
 
 # %% [markdown]
-# All of them fall short, each by exactly lambda times its KL to the optimum. Next, a prompter that
-# learns.
+# All of them fall short, each by exactly $\lambda$ times its KL to the optimum. Next, a prompter
+# that learns.
 
 # %% [markdown]
 # ## A prompter in training
 #
-# A softmax over the rewrites starts at the untrained prompter and follows the gradient of F. This
+# A softmax over the rewrites starts at the untrained prompter and follows the gradient of $F$. This
 # is what PPO does in the later chapters, without the noise. The gradient for a softmax is the
-# advantage, weighted by the probability: `score` is the reward of a rewrite minus the leash's tax
-# on it.
+# advantage, weighted by the probability. `score` is the mean reward of a rewrite minus the leash's
+# tax on it, $g-\lambda\log(\rho/\rho_{\rm sft})$, and the advantage is the score minus its mean.
 
 # %%
 logits, steps = np.log(rho_sft), []
@@ -130,8 +138,8 @@ draw.training_regret(frame.iloc[::10]);
 
 # %% [markdown]
 # *Figure: the regret of a prompter in training, on a logarithmic scale. See that the dashed curve
-# covers the thick one: what is lost is lambda KL to the optimum, not only at the end but at every
-# step.*
+# covers the thick one: what is lost is λ KL to the optimum, not only at the end but at every
+# step.* The *regret* is the shortfall of before, $F(\rho^*)-F(\rho)$.
 
 # %%
 first, last = frame["regret"].iloc[0], frame["regret"].iloc[-1]
@@ -146,8 +154,8 @@ print(f"after {len(frame)} steps: {last:.1e}")
 # %% [markdown]
 # ## What the multiplier does
 #
-# Setting the derivative of F to zero, without a multiplier for the constraint, gives rho_sft
-# e^(g/lambda - 1). Does that sum to one?
+# A prompter has to sum to one. Setting the derivative of $F$ to zero without a Lagrange multiplier
+# for this constraint gives $\rho_{\rm sft}\,e^{g/\lambda-1}$. Does that sum to one?
 
 # %%
 stationary = rho_sft * np.exp(g / lam - 1)
@@ -157,7 +165,7 @@ gradient = g - lam * np.log(sol.rho_star[0] / rho_sft) - lam - mu
 print(f"largest gradient of the Lagrangian with multiplier: {np.abs(gradient).max():.1e}")
 
 # %% [markdown]
-# It does not. With the multiplier lambda log Z - lambda the whole gradient vanishes at the
+# It does not. With the multiplier $\mu=\lambda\log Z-\lambda$ the whole gradient vanishes at the
 # optimum, on every rewrite.
 
 # %% [markdown]
@@ -188,7 +196,7 @@ frame = pd.DataFrame(columns)
 draw.reward_and_kl(frame);
 
 # %% [markdown]
-# *Figure: reward, KL, and lambda times KL against the leash. See that the first two fall
+# *Figure: reward, KL, and λ times KL against the leash. See that the first two fall
 # throughout, while the product vanishes at both ends.* The product is the third term of the
 # paper's bound; the next chapter shows what its shape does to the bound.
 
@@ -197,20 +205,21 @@ ceiling = -np.log(rho_sft[g.argmax()])
 above, below = (inst.lambda_curve(lams * (1 + h)).J_prompter for h in (1e-4, -1e-4))
 slope = (above - below) / (2e-4 * lams)
 worst = np.abs(slope - curve.dJ_dlam).max() / np.abs(curve.dJ_dlam).max()
-print(f"KL at the loosest leash: {curve.kl[0]:.4f}, log 1/rho_sft(best): {ceiling:.4f}")
+print(f"KL at the loosest leash: {curve.kl[0]:.4f}, log 1/ρ_sft(best): {ceiling:.4f}")
 print(f"J at the loosest leash : {curve.J_prompter[0]:.4f}, best g: {g.max():.4f}")
-print(f"slope of J against -Var/lambda^2 (C8): within {worst:.1e} of the largest slope")
+print(f"slope of J against the formula (C8): within {worst:.1e} of the largest slope")
 
 # %% [markdown]
-# The limits are the ones of the chapter: the best rewrite, at a price of log 1/rho_sft(best) nats.
-# And the slope is minus the variance of g under the optimal prompter, divided by lambda squared:
-# finite differences confirm it.
+# The limits are the ones of the chapter: the best rewrite, at a price of
+# $\log\frac1{\rho_{\rm sft}(\text{best})}$ nats. And the slope of $J_\lambda$ is
+# $-\mathrm{Var}_{\rho^*}(g)/\lambda^2$ (C8): finite differences confirm it.
 
 # %% [markdown]
 # ## The price of a nat
 #
-# Over several prompts a KL budget has to be shared. `kl_budget` finds the best prompter within a
-# budget, and its price lambda (C9). The alternative is to spend the same on each prompt.
+# Over several prompts a KL budget $\kappa$ has to be shared. `kl_budget` finds the best prompter
+# within a budget, and its price $\lambda$ (C9). The alternative is to spend the same on each
+# prompt.
 
 # %%
 many = instances.random_instance(rng, prompts=20, rewrites=8, responses=5)
@@ -220,8 +229,10 @@ rows = []
 for kappa in (0.05, 0.2, 0.5, 1.0):
     shared = many.kl_budget(kappa)
     equal = np.mean([s.kl_budget(kappa).value for s in singles])
-    rows.append({"budget": kappa, "price": shared.lam, "shared": shared.value, "equal": equal})
-pd.DataFrame(rows).round(4)
+    rows.append([kappa, shared.lam, shared.value, equal])
+columns = [r"budget \(\kappa\), nats", r"price \(\lambda\)", "reward, shared budget",
+           "reward, equal budgets"]
+formula_table(pd.DataFrame(rows, columns=columns).map("{:.4g}".format)).hide(axis="index")
 
 # %% [markdown]
 # A shared budget earns at least as much as equal spending, in every row. The price of a nat falls
@@ -230,8 +241,8 @@ pd.DataFrame(rows).round(4)
 # %% [markdown]
 # ## A wrong reward, and a sampled one
 #
-# Two results for practice. First (C13): an error of at most epsilon in `g` costs at most epsilon
-# squared over two lambda. We try a thousand errors of size epsilon.
+# Two results for practice. First (C13): an error of at most $\varepsilon$ in $g$ costs at most
+# $\varepsilon^2/(2\lambda)$. We try a thousand errors of size $\varepsilon$.
 
 # %%
 epsilon, costs = 0.05, []
@@ -239,13 +250,14 @@ for _ in range(1000):
     wrong = gibbs.tilt(rho_sft, g + epsilon * rng.choice([-1, 1], size=8), lam).p
     costs.append(inst.regret(wrong[None], lam))
 ceiling = epsilon**2 / (2 * lam)
-print(f"largest cost {max(costs):.5f}, ceiling epsilon^2 / (2 lambda) = {ceiling:.5f}")
+print(f"largest cost {max(costs):.5f}, ceiling ε² / (2 λ) = {ceiling:.5f}")
 assert max(costs) <= ceiling
 
 # %% [markdown]
-# No error costs more than the ceiling. But that is the cost in the *objective*, reward minus lambda
-# KL. In plain reward the error counts to first order. The worst error for the reward, out of all
-# signs:
+# No error costs more than the ceiling. But that is the cost in the *objective*, reward minus
+# $\lambda$ KL. In plain reward an error counts to first order: a small $\varepsilon$ costs far more
+# than $\varepsilon^2$. We look for the worst error for the reward, out of all signs. The bound is
+# $\mathrm{osc}(g)\tanh(\varepsilon/2\lambda)$, also from C13.
 
 # %%
 signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T
@@ -259,8 +271,8 @@ print(f"the objective loses {inst.regret(misled[[lost.argmax()]], lam):.4f} with
 # %% [markdown]
 # A prompter can lose far more reward than objective: the misled prompter also saves KL.
 #
-# Second (C14): log Z estimated from n sampled rewrites is too low on average. We measure the bias
-# and compare it with its bound.
+# Second (C14): $\log Z$ estimated from $n$ sampled rewrites is too low on average. We measure the
+# bias and compare it with its bound.
 
 # %%
 ratio = sol.rho_star[0] / rho_sft
@@ -271,20 +283,24 @@ for n in (4, 16, 64, 256):
     draws = ratio[rng.choice(8, p=rho_sft, size=(20_000, n))]
     logs = np.log(draws.mean(axis=1))
     rows.append([n, -logs.mean(), logs.std() / len(logs) ** 0.5, c * chi2 / n])
-pd.DataFrame(rows, columns=["n", "bias", "error bar", "bound"]).round(5)
+columns = [r"\(n\)", "bias", "standard error", "bound (C14)"]
+shown = pd.DataFrame(rows, columns=columns).astype({r"\(n\)": int})
+formula_table(shown.map(lambda v: f"{v:.5f}" if isinstance(v, float) else v)).hide(axis="index")
 
 # %% [markdown]
-# The bias has the predicted sign, is below the bound, and falls with n, at last like 1/n. So with
-# `g` known, a value lambda log Z estimated from sampled rewrites is too low on average, not too
-# high. `alignpro.theory.from_samples`, which reweights samples of any model, reports this bias.
+# The bias has the predicted sign, is below the bound, and falls with $n$, at last like $1/n$. So
+# with $g$ known, a value $\lambda\log Z$ estimated from sampled rewrites is too low on average,
+# not too high. `alignpro.theory.from_samples`, which reweights samples of any model, reports this
+# bias.
 
 # %% [markdown]
-# ## Summary
+# ## What was found
 #
-# - The optimal prompter is the untrained one times e^(g/lambda), normalised. An optimiser that does
+# - The optimal prompter is $\rho_{\rm sft}\,e^{g/\lambda}$, normalised. An optimiser that does
 #   not know this finds the same.
-# - Any other prompter loses exactly lambda KL(rho, rho*), in training and after it.
-# - Without a leash it is the best rewrite, at log 1/rho_sft(best) nats; with a rigid one it is the
-#   untrained prompter. The product of lambda and KL vanishes at both ends.
-# - lambda is the price of a nat. Reward errors enter the objective squared and the reward to first
-#   order; sampling makes log Z too low.
+# - Any other prompter loses exactly $\lambda\,\mathrm{KL}(\rho\|\rho^*)$, in training and after it.
+# - Without a leash the optimum is the best rewrite, at $\log\frac1{\rho_{\rm sft}(\text{best})}$
+#   nats. With a rigid one it is the untrained prompter. The product of $\lambda$ and KL vanishes
+#   at both ends.
+# - $\lambda$ is the price of a nat. Reward errors enter the objective squared and the reward to
+#   first order. Sampling makes $\log Z$ too low.

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # How far from RLHF? Theorem 6.1 and ten remarks
 #
+# **The question.** Does the paper's bound hold, and what can you do with it?
+#
 # **What you will know at the end.** That the paper's bound holds; how each of its terms moves with
 # the leash; how often it certifies a KL budget that matches RLHF; and ten remarks on it, each as a
 # few lines that run: three errors (E1 to E3), four hypotheses to read in (R1 to R4) and three
@@ -45,6 +47,7 @@ import pandas as pd
 
 from alignpro.figures import theory as draw
 from alignpro import theory
+from alignpro.report.formulas import formula_table
 from alignpro.theory import gibbs, instances
 
 from alignpro.figures.style import use_style
@@ -55,9 +58,9 @@ rng = np.random.default_rng(seed)
 # %% [markdown]
 # ## The theorem holds
 #
-# First the good news. We draw random instances and random leashes, and look for a violation of the
-# bound. The rewards fill [0, 1] for each prompt, which is the best case for a bound with r_max in
-# it.
+# First the good news. We draw random instances and random leashes, and look for a violation of
+# the bound. The rewards fill $[0,1]$ for each prompt, which is the best case for a bound with
+# $r_{\max}$ in it. (The *slack* is the bound minus the gap.)
 
 # %%
 rows = []
@@ -71,12 +74,12 @@ print(f"violations: {(bounds < gaps).sum()} of {len(rows)}")
 print(f"smallest slack: {(bounds - gaps).min():.4f},  median slack: {np.median(bounds - gaps):.3f}")
 
 # %% [markdown]
-# There is none. But the slack is large for rewards between 0 and 1.
+# There is no violation. But the slack is large for rewards between 0 and 1.
 
 # %% [markdown]
 # ## The terms against the leash
 #
-# The coin of the first chapter, at its oracle's leash beta = 1/log 2, with the prompter's leash
+# The coin of the first chapter, at its RLHF leash $\beta=1/\log2$, with the prompter's leash
 # running over five orders of magnitude.
 
 # %%
@@ -97,8 +100,8 @@ draw.terms_against_lambda(frame);
 # %%
 table = frame.pivot(index="lam", columns="term", values="value")
 best = table["bound of Theorem 6.1"].idxmin()
-print(f"bound smallest at lambda = {best:.3f}, where the gap is {table.loc[best, 'gap']:+.3f}")
-print(f"gap smallest at lambda = {table['gap'].idxmin():.3f}: {table['gap'].min():+.3f}")
+print(f"bound smallest at λ = {best:.3f}, where the gap is {table.loc[best, 'gap']:+.3f}")
+print(f"gap smallest at λ = {table['gap'].idxmin():.3f}: {table['gap'].min():+.3f}")
 
 # %% [markdown]
 # If you choose the leash by the bound, you stop early.
@@ -106,10 +109,11 @@ print(f"gap smallest at lambda = {table['gap'].idxmin():.3f}: {table['gap'].min(
 # %% [markdown]
 # ## When is a KL budget enough?
 #
-# The paper concludes that with a suitable KL budget the prompter matches RLHF. Through the theorem
-# this needs a leash at which lambda KL reaches the sum of terms 1 and 2. The exact condition is
-# that some prompter can earn what RLHF earns, that is, that the floor of the gap is not positive.
-# How often does each hold?
+# The paper concludes that with a suitable KL budget the prompter matches RLHF. Through the
+# theorem this needs a leash at which $\lambda\,\mathrm{KL}(\rho^*\|\rho_{\rm sft})$ reaches
+# $T_1+T_2$, the sum of terms 1 and 2. The exact condition is that some prompter can earn what
+# RLHF earns. That is, the *floor* of the gap, its value for the best rewrite of each prompt, is
+# not positive. How often does each hold?
 
 # %%
 lams, rows = np.geomspace(1e-3, 1e2, 41), []
@@ -127,20 +131,20 @@ pd.DataFrame({"share of random instances": share}, index=names).map("{:.1%}".for
 
 # %% [markdown]
 # A budget that matches RLHF exists in a good part of the instances. The theorem finds it in hardly
-# any of them. (For the coin the least budget at this beta is the next number.)
+# any of them. For the coin, at this $\beta$, the least such budget is:
 
 # %%
-print(f"{coin.matching_budget(beta):.3f} nats")
+print(f"least budget: {coin.matching_budget(beta):.3f} nats")
 
 # %% [markdown]
-# The chapter [Sharper](../book/sharper.md) has the bound of the second row, and says when a budget
-# exists.
+# The chapter [Sharper](../book/sharper.md) has the mixture bound of the second row, and tells
+# when a budget exists.
 
 # %% [markdown]
 # ## E1: the proof of the lemma
 #
-# The paper calls Z the log partition function. And its proof sets a derivative to zero without a
-# multiplier for the constraint, which gives rho_sft e^(g/lambda - 1). For the coin:
+# The paper calls $Z$ the log partition function. And its proof sets a derivative to zero without a
+# multiplier for the constraint, which gives $\rho_{\rm sft}\,e^{g/\lambda-1}$. For the coin:
 
 # %%
 lam = 1 / (4 * np.log(2))
@@ -150,25 +154,28 @@ print(f"Z = {Z:.3f} is the partition function, log Z = {np.log(Z):.3f}")
 print(f"the stationary point without multiplier sums to {stationary.sum():.3f} = Z / e")
 
 # %% [markdown]
-# The paper divides by that sum and arrives at the right prompter. The division is what the
-# multiplier does.
+# The sum is $Z/e$ and not 1. The paper divides by it and arrives at the right prompter. The
+# division is what the multiplier does.
 
 # %% [markdown]
 # ## E2: a prompter that knows one rewrite
 #
-# A prompter concentrated on one rewrite: at the prompt itself, then at another one.
+# Let the untrained prompter always write the same rewrite: first the prompt itself, then another
+# one. The leash is loose, $\lambda=0.01$.
 
 # %%
 rows = []
-for place, rho in {"at x": [0, 1, 0], "elsewhere": [0, 0, 1]}.items():
+for place, rho in {"the prompt itself": [0, 1, 0], "another one": [0, 0, 1]}.items():
     one = theory.Instance([1], [rho], coin.pi_F, coin.pi_F_rewrites, coin.reward)
     s = one.solve(lam=0.01, beta=beta)
-    rows.append({"place": place, "term 2": s.bound_term2, "term 3": s.bound_term3, "learned": s.kl})
-pd.DataFrame(rows)
+    rows.append([place, s.bound_term2, s.bound_term3, s.kl])
+columns = ["the rewrite", r"term 2, \(T_2\)", r"term 3, \(\lambda\,\mathrm{KL}\)",
+           r"\(\mathrm{KL}(\rho^*\Vert\rho_{\rm sft})\)"]
+formula_table(pd.DataFrame(rows, columns=columns)).hide(axis="index")
 
 # %% [markdown]
-# Term 2 vanishes only where the rewrite is the prompt itself. And in both cases nothing is
-# learned, however loose the leash.
+# Term 2 vanishes only where the rewrite is the prompt itself. In both cases the KL of the optimal
+# prompter is zero: nothing is learned, however loose the leash.
 
 # %% [markdown]
 # ## E3: farther away does not lower the bound
@@ -178,8 +185,10 @@ pd.DataFrame(rows)
 
 # %%
 s = {lam: coin.solve(lam, beta) for lam in (10, 1, 0.1, 0.01, 0.001)}
-rows = [{"lam": k, "KL": v.kl, "bound": v.bound_paper, "gap": v.delta} for k, v in s.items()]
-pd.DataFrame(rows).round(4)
+rows = [[f"{k:g}", v.kl, v.bound_paper, v.delta] for k, v in s.items()]
+columns = [r"\(\lambda\)", r"\(\mathrm{KL}(\rho^*\Vert\rho_{\rm sft})\)", "bound of Theorem 6.1",
+           r"gap \(\Delta\)"]
+formula_table(pd.DataFrame(rows, columns=columns)).hide(axis="index")
 
 # %% [markdown]
 # Down the table the KL grows and the gap falls. The bound first falls and then rises again, nearly
@@ -205,7 +214,7 @@ print(f"with the range of the reward: {2 * signed.bound_paper:.3f}")
 # value (one) the bound holds again, here with equality.
 
 # %% [markdown]
-# ## R2: term 2 is an expectation under rho_sft
+# ## R2: term 2 is an expectation under the untrained prompter
 #
 # The rewrites of this instance are no better than the prompt. We compute term 2 under the trained
 # prompter instead of the untrained one, and keep the third term.
@@ -216,7 +225,7 @@ inst = theory.Instance([1], [[0.2, 0.4, 0.4]], rewrites[:1], rewrites, [[0, 1]])
 s = inst.solve(lam=0.2, beta=1)
 wrong_term2 = s.rho_star[0] @ gibbs.total_variation(rewrites[0], rewrites)
 wrong = s.bound_term1 + wrong_term2 - s.bound_term3
-print(f"gap {s.delta:.4f};  with rho*: {wrong:.4f};  with rho_sft (correct): {s.bound_paper:.4f}")
+print(f"gap {s.delta:.4f};  with ρ*: {wrong:.4f};  with ρ_sft (correct): {s.bound_paper:.4f}")
 
 # %% [markdown]
 # The version under the trained prompter is below the gap, so it is no bound. The correct one holds.
@@ -224,16 +233,16 @@ print(f"gap {s.delta:.4f};  with rho*: {wrong:.4f};  with rho_sft (correct): {s.
 # %% [markdown]
 # ## R3: the reference of RLHF is the frozen model
 #
-# The paper calls Delta 1 "always positive". With a reward that is constant on the frozen model's
+# The paper calls $\Delta_1$ "always positive". With a reward that is constant on the frozen model's
 # support it is zero. And if RLHF were leashed to another model than the frozen one, it could be
 # negative.
 
 # %%
 other, frozen, r = np.array([0.9, 0.1]), np.array([0.2, 0.8]), np.array([0, 1])
 pi_star = gibbs.tilt(other, r, 1.0).p
-print(f"leashed to another model: Delta1 = {pi_star @ r - frozen @ r:+.3f}")
+print(f"leashed to another model: Δ₁ = {pi_star @ r - frozen @ r:+.3f}")
 flat = theory.Instance([1], [[1.0]], [[0.5, 0.5, 0]], [[0.5, 0.5, 0]], [[1, 1, 5]])
-print(f"constant on the support : Delta1 = {flat.solve(lam=1, beta=1).delta1:+.3f}")
+print(f"constant on the support : Δ₁ = {flat.solve(lam=1, beta=1).delta1:+.3f}")
 
 # %% [markdown]
 # In the second case the third answer would earn more, but the frozen model never gives it, and no
@@ -259,11 +268,11 @@ print(f"with its own KL: {T1_T2 - lam * kl_own:.3f},  version for any prompter: 
 # Its own KL gives a number far below its gap. The version for any prompter holds.
 
 # %% [markdown]
-# ## L1: no range of lambda, and nothing wrong with a negative bound
+# ## L1: no range of λ, and nothing wrong with a negative bound
 #
 # Three rewrites that earn 0.018, 0.9 and 1. The first is the prompt itself and nearly certain. The
-# other two are rare and very rare. For which leashes is the bound non-negative, that is, lambda KL
-# at most the sum of terms 1 and 2?
+# other two are rare and very rare. For which leashes is the bound non-negative, that is,
+# $\lambda\,\mathrm{KL}\le T_1+T_2$?
 
 # %%
 pi_F, rare = [0.98, 0.02, 0], 1e-30
@@ -277,25 +286,26 @@ draw.two_humps(pd.DataFrame({"lam": lams, "lam_kl": product}), T1_T2);
 # %% [markdown]
 # *Figure: the third term against the leash, with two maxima, and the sum of terms 1 and 2 (dashed).
 # See that the curve crosses the dashed line four times: the bound is non-negative on three separate
-# ranges of lambda.*
+# ranges of λ.*
 
 # %%
 holds = (product <= T1_T2).astype(int)
-print(f"ranges of lambda with a non-negative bound: {holds[0] + (np.diff(holds) == 1).sum()}")
+print(f"ranges of λ with a non-negative bound: {holds[0] + (np.diff(holds) == 1).sum()}")
 gift = theory.Instance([1], [[0.999, 0.001]], [[1, 0]], np.eye(2), [[0, 1]])
 s = gift.solve(lam=0.1, beta=100)
 print(f"another instance: bound {s.bound_paper:+.3f}, gap {s.delta:+.3f}")
 
 # %% [markdown]
-# In the second instance the bound is negative, and it is right: it certifies, without looking at
-# the gap, that prompting beats RLHF. The frozen model never gives the good answer to the original
+# In the second instance the bound is negative, and it is right: it proves, without looking at the
+# gap, that prompting beats RLHF. The frozen model never gives the good answer to the original
 # prompt, and a rare rewrite always does.
 
 # %% [markdown]
 # ## L2: never tight, often vacuous
 #
-# The slack is at least lambda KL(rho_sft, rho*). And a bound above the range of the reward says
-# nothing. We go back to the random instances of the beginning.
+# The slack is at least $\lambda\,\mathrm{KL}(\rho_{\rm sft}\|\rho^*)$. And a bound above the
+# range of the reward says nothing: it is *vacuous*. We go back to the random instances of the
+# beginning.
 
 # %%
 s = coin.solve(lam, beta)
@@ -304,10 +314,10 @@ print(f"random instances: bound above the reward's range in {(bounds > 1).mean()
 print(f"after adding 1 to every reward: {(bounds + terms12 > 1).mean():.0%}")
 
 # %% [markdown]
-# The bound is vacuous on a sizeable share of instances, though their rewards are the best case for
-# it. Adding one to every reward changes neither policies nor gap, but doubles r_max, and the share
-# grows. (It depends on how instances are drawn; here: flat Dirichlet policies, leashes spread
-# evenly over three orders of magnitude.)
+# The bound is vacuous on a sizeable share of instances, though their rewards are the best case
+# for it. Adding one to every reward changes neither policies nor gap, but doubles $r_{\max}$, and
+# the share grows. (It depends on how instances are drawn. Here the policies are drawn uniformly
+# from the simplex, and the leashes are spread evenly over three orders of magnitude.)
 
 # %% [markdown]
 # ## L3: the model that is sampled from
@@ -351,13 +361,14 @@ print(f"after truncation : {cut @ r:.3f} -> {cut_trained @ r:.3f}")
 # and the worst answer comes in.
 
 # %% [markdown]
-# ## Summary
+# ## What was found
 #
-# - The bound of Theorem 6.1 holds for rewards in [0, r_max] and the exact optimum: no violation in
-#   our random instances.
+# - The bound of Theorem 6.1 holds for rewards in $[0,r_{\max}]$ and the exact optimum: no
+#   violation in our random instances.
 # - It turns back up for loose leashes, where the gap is smallest. To choose the leash by it is a
 #   mistake.
 # - It certifies a KL budget that matches RLHF in hardly any instance, though one often exists.
-# - Signed rewards, the wrong prompter in term 2, another reference of RLHF, or the KL of a prompter that
-#   got worse break it. These are hypotheses to read in, not errors of the paper.
-# - A negative bound is a certificate that prompting beats RLHF.
+# - It breaks with signed rewards, with the wrong prompter in term 2, with another reference of
+#   RLHF, or with the KL of a prompter that got worse. These are hypotheses to read in, not errors
+#   of the paper.
+# - A negative bound proves that prompting beats RLHF.

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Sharper: the exact gap, and when prompting wins
 #
+# **The question.** What is the gap made of, and when does prompting win?
+#
 # **What you will know at the end.** What the gap is made of, exactly; three upper bounds and two
 # lower ones, drawn against the truth; what a nat of KL buys for a prompter, for best-of-n and for
 # fine-tuning; and the map of leashes on which prompting beats RLHF. The proofs are in the chapters
@@ -46,6 +48,7 @@ import pandas as pd
 
 from alignpro.figures import theory as draw
 from alignpro import theory
+from alignpro.report.formulas import formula_table
 from alignpro.theory import gibbs, instances
 
 from alignpro.figures.style import use_style
@@ -56,9 +59,10 @@ rng = np.random.default_rng(seed)
 # %% [markdown]
 # ## An instance where rewriting blindly hurts
 #
-# Thirty prompts, twelve rewrites each, eight possible answers with rewards in [0, 1]. The frozen
-# model is decent on the original prompts (we tilt it towards the reward), and the rewrites are
-# random. So an untrained prompter does harm at first, as real ones can.
+# Thirty prompts, twelve rewrites each, eight possible answers with rewards in $[0,1]$. The frozen
+# model is decent on the original prompts, since we tilt it towards the reward. The rewrites are
+# random. So an untrained prompter does harm at first, as real ones can. We call this *blind*
+# rewriting: it does not look at the reward.
 
 # %%
 base = instances.random_instance(rng, prompts=30, rewrites=12, responses=8)
@@ -77,7 +81,16 @@ assert sol.J_sft < sol.J_frozen < sol.J_prompter
 # %% [markdown]
 # ## The identities (C1, C2, C3)
 #
-# The gains of both trainings are Jeffreys divergences, and the gap is a sum of three exact parts.
+# The gain of each training is a leash times a Jeffreys divergence,
+# $\mathrm{Jeff}(p,q)=\mathrm{KL}(p\|q)+\mathrm{KL}(q\|p)$. So the gap is a sum of three exact
+# parts:
+#
+# $$
+# \Delta=\underbrace{\beta\,\mathrm{Jeff}(\pi^*,\pi_F)}_{\text{fine-tuning}}
+# +\underbrace{J(\pi_F)-J_0}_{\text{blind rewriting}}
+# -\underbrace{\lambda\,\mathrm{Jeff}(\rho^*,\rho_{\rm sft})}_{\text{learning}}.
+# $$
+#
 # C1 holds for any prompter, so we try it on a random one.
 
 
@@ -123,7 +136,8 @@ draw.stacked_gap(parts);
 # %% [markdown]
 # ## Three upper bounds
 #
-# The same sweep, now with the paper's bound, the one with both KLs, and the one with the mixture.
+# The same sweep, now with the paper's bound, the *Jeffreys bound* with both KLs, and the *mixture
+# bound*, which compares RLHF with the mixture of all rewrites.
 
 # %%
 fields = ["bound_paper", "bound_jeffreys", "bound_mixture", "delta", "floor"]
@@ -139,8 +153,9 @@ draw.bounds_against_lambda(frame);
 # dotted line is the floor: no prompter over these rewrites gets below it.
 
 # %%
-slack = {f: np.mean([getattr(s, f) - s.delta for s in sols]) for f in fields[:3]}
-print("mean distance from the gap:", {k: round(float(v), 3) for k, v in slack.items()})
+for name, field in list(zip(draw.BOUND_STYLES, fields))[:3]:
+    slack = np.mean([getattr(s, field) - s.delta for s in sols])
+    print(f"{name:20s} mean distance from the gap {slack:.3f}")
 assert all(s.bound_paper >= s.bound_jeffreys >= s.bound_mixture >= s.delta for s in sols)
 
 # %% [markdown]
@@ -198,7 +213,7 @@ draw.sandwich(between, "The gap between its floor and ceiling (C4)");
 
 # %% [markdown]
 # C4 needs the total variation of both optima. A second pair of bounds needs nothing but moments of
-# the untrained models: the variance and the range of `g` under the untrained prompter, and of the
+# the untrained models: the variance and the range of $g$ under the untrained prompter, and of the
 # reward under the frozen model. Which floor is higher?
 
 # %%
@@ -211,8 +226,8 @@ for _ in range(500):
     rows.append((prior.delta_floor, prior.delta_floor_untrained, s.delta))
 C4, untrained, gaps = np.array(rows).T
 print(f"the untrained floor is above that of C4 in {(untrained > C4).mean():.0%} of the instances")
-proved = {"C4": C4 > 0, "untrained": untrained > 0, "the gap itself": gaps > 0}
-print({name: f"RLHF ahead in {here.mean():.0%}" for name, here in proved.items()})
+print(f"RLHF is ahead: proved by C4 in {(C4 > 0).mean():.0%} of the instances, "
+      f"by the untrained floor in {(untrained > 0).mean():.0%}, true in {(gaps > 0).mean():.0%}")
 
 # %% [markdown]
 # The floor from untrained moments often beats the other, although it knows less. The last line
@@ -236,7 +251,9 @@ for name, rho in spreads.items():
     prior = s.apriori()
     rows.append([name, s.J_sft, variance, prior.gain_variance_floor, s.J_prompter - s.J_sft,
                  prior.gain_variance_ceiling])
-pd.DataFrame(rows, columns=["prompter", "J_0", "variance", "floor", "gain", "ceiling"]).round(4)
+columns = ["prompter", r"\(J_0\)", r"\(\mathrm{Var}(g)\)", "floor", r"gain \(J_\lambda-J_0\)",
+           "ceiling"]
+formula_table(pd.DataFrame(rows, columns=columns)).hide(axis="index")
 
 # %% [markdown]
 # All start at the same mean. The gain follows the variance and is between the two bounds. A
@@ -245,8 +262,10 @@ pd.DataFrame(rows, columns=["prompter", "J_0", "variance", "floor", "gain", "cei
 # %% [markdown]
 # ## What a nat buys (C10, C12)
 #
-# Four ways to spend KL: the optimal prompter, the best of n sampled rewrites, fine-tuning from the
-# frozen model, and fine-tuning from the mixture that the untrained prompter induces.
+# Four ways to spend KL: the optimal prompter, the best of $n$ sampled rewrites, fine-tuning from
+# the frozen model, and fine-tuning from the mixture that the untrained prompter induces. The
+# optimal prompters at all leashes form a curve, the *Gibbs front*: no prompter earns more at the
+# same KL.
 
 # %%
 mixture = replace(inst, pi_F=sol.pi_sft_mix)
@@ -278,13 +297,13 @@ rows = []
 for b in bests[1:]:
     optimal = inst.kl_budget(b.kl)
     rows.append([b.n, b.kl, b.kl_bound, b.value, optimal.value])
-columns = ["n", "KL", "log n - (n-1)/n", "best-of-n", "optimal at this KL"]
-pd.DataFrame(rows, columns=columns).round(4)
+columns = [r"\(n\)", "KL, nats", r"\(\log n-\frac{n-1}n\)", "best-of-n", "optimal at this KL"]
+formula_table(pd.DataFrame(rows, columns=columns)).hide(axis="index")
 
 # %% [markdown]
 # Best-of-n stays within its KL bound and below the optimal prompter at the same KL, in every row,
-# and not by much: choosing among a few sampled rewrites is a strong baseline. It needs `g`,
-# though, that is, many answers to each rewrite.
+# and not by much: choosing among a few sampled rewrites is a strong baseline. It needs $g$,
+# though, that is, many answers to each rewrite. (The bound on its KL is $\log n-\frac{n-1}n$, C12.)
 
 # %%
 draws = rng.dirichlet(np.full(12, 0.3), size=(300, 30))
@@ -299,8 +318,8 @@ print(f"KL of responses / KL of rewrites: at most {largest:.2f} in {len(draws)} 
 # between rewrites (C10). Fine-tuning spends its KL on responses directly, so it earns more from the
 # same start.
 #
-# C10 compares equal KL. At equal *lambda* and beta it can be the other way round, since the same
-# leash lets the prompter move farther:
+# C10 compares equal KL. At equal $\lambda$ and $\beta$ it can be the other way round, since the
+# same leash lets the prompter move farther:
 
 # %%
 rho, answers = np.array([[0.99, 0.01]]), np.array([[0.75, 0.25, 0], [0, 0, 1]])
@@ -313,7 +332,8 @@ print(f"prompter {s.J_prompter:.3f} at KL {s.kl:.2f}, fine-tuning {s.J_rlhf:.3f}
 # ## What a measured KL allows (C11)
 #
 # The KL of a real prompter is measured during training. It bounds the gain of *any* prompter,
-# optimal or not, by the range of g times the square root of half of the KL.
+# optimal or not, by $\mathrm{osc}(g)\sqrt{\mathrm{KL}/2}$, where $\mathrm{osc}(g)$ is the range
+# of $g$.
 
 # %%
 width = np.ptp(inst.g, axis=1)
@@ -323,14 +343,14 @@ for b in bests[1:]:
 for t in (1.0, 0.1, 0.01):
     s = inst.solve(lam=t, beta=beta)
     ceiling = np.sqrt(inst.P @ width**2 * s.kl / 2)
-    rows.append([f"optimal, lambda {t}", s.kl, s.J_prompter - s.J_sft, ceiling])
-table = pd.DataFrame(rows, columns=["prompter", "KL", "gain", "ceiling"])
+    rows.append([f"optimal at λ = {t:g}", s.kl, s.J_prompter - s.J_sft, ceiling])
+table = pd.DataFrame(rows, columns=["prompter", "KL, nats", "gain", "ceiling"])
 assert (table["gain"] <= table["ceiling"]).all()
-table.round(4)
+formula_table(table).hide(axis="index")
 
 # %% [markdown]
-# The ceiling is about twice the optimal gain, and beyond two nats it is above the range of g
-# itself. The Gibbs front is exact; the ceiling needs two numbers.
+# The ceiling is about twice the optimal gain, and beyond two nats it is above the range of $g$
+# itself. The Gibbs front is exact, but has to be known. The ceiling needs two numbers.
 
 # %% [markdown]
 # ## When does prompting beat RLHF? (C7, C15)
@@ -347,23 +367,23 @@ border = pd.DataFrame({"beta": grid_beta, "lam_c": [inst.lambda_c(b) for b in gr
 draw.phase_diagram(cells, border[border["lam_c"] > 0]);
 
 # %% [markdown]
-# *Figure: the gap over both leashes; the black line is the critical leash. See that the line rises
-# with beta, as C15 says, and that it starts at some beta: to its left no prompter reaches the RLHF
-# optimum.* Where the line flattens out, RLHF hardly moves and the prompter only has to
-# beat the frozen model.
+# *Figure: the gap over both leashes; the black line is the critical leash λ_c, below which
+# prompting wins. See that the line rises with β, as C15 states, and that it starts at some β: to
+# its left no prompter reaches the RLHF optimum.* Where the line flattens out, RLHF hardly moves
+# and the prompter only has to beat the frozen model.
 
 # %%
 first = border.loc[border["lam_c"] > 0, "beta"].min()
 ceiling = sol.J_rlhf - sol.floor
 print(f"mean reward of the best rewrites: {ceiling:.3f}")
-print(f"prompting can win from about beta = {first:.2f} on")
+print(f"prompting can win from about β = {first:.2f} on")
 for b in (first / 1.2, first * 1.2):
     s = inst.solve(lam=lam, beta=b)
-    print(f"beta {b:.3f}: J(RLHF) {s.J_rlhf:.3f}, floor of the gap (C7) {s.floor:+.4f}, "
+    print(f"β = {b:.3f}: RLHF earns {s.J_rlhf:.3f}, floor of the gap (C7) {s.floor:+.4f}, "
           f"least KL that matches RLHF {inst.matching_budget(b):.2f} nats")
 
 # %% [markdown]
-# The floor changes its sign at that beta, from positive to negative. It is the whole condition:
+# The floor changes its sign at that $\beta$, from positive to negative. It is the whole condition:
 # prompting can win if and only if the best rewrites earn more than the fine-tuned model.
 
 # %% [markdown]
@@ -393,7 +413,7 @@ for K in (4, 8, 16, 32, 64):
     inside = np.mean([some.in_convex_hull(x, beta=0.5) for x in range(20)])
     far = np.mean([some.hull_projection(x, t)[0] for x, t in enumerate(some.solve(1, 0.5).pi_star)])
     rows.append({"rewrites": K, "share in the hull": inside, "mean TV from the hull": far})
-pd.DataFrame(rows).round(3)
+pd.DataFrame(rows).set_index("rewrites").round(3)
 
 # %% [markdown]
 # With four answers and many varied rewrites the hull fills the simplex, and the RLHF optimum is
@@ -402,14 +422,14 @@ pd.DataFrame(rows).round(3)
 # is one number.
 
 # %% [markdown]
-# ## Summary
+# ## What was found
 #
 # - The gap is fine-tuning's Jeffreys gain, plus the cost of blind rewriting, minus the prompter's
 #   Jeffreys gain.
 # - Using that, the bound falls with the gap; using the mixture, it is never vacuous. C4 and the
 #   untrained moments add lower bounds.
 # - The KL of any prompter bounds its gain (C11).
-# - A prompter lives on the variance of g under the untrained prompter, and ends at the best
+# - A prompter lives on the variance of $g$ under the untrained prompter, and ends at the best
 #   rewrite.
 # - At a matched reference and equal KL fine-tuning never earns less. From the frozen model it may:
 #   below the critical leash prompting wins, if the best rewrites earn more than the fine-tuned

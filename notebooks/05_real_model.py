@@ -14,6 +14,9 @@
 # %% [markdown]
 # # The theorem on a real language model, exactly
 #
+# **The question.** Does the theory describe a real language model, and which of its terms matter
+# there?
+#
 # **What you will know at the end.** How large each term of the theory is on a real model,
 # SmolLM2-135M, with nothing sampled and nothing estimated: the parts of the gap, the bounds, what a
 # nat of KL buys, and the leashes at which prompting beats RLHF. Then what the paper's truncated
@@ -21,7 +24,8 @@
 # optimum, its regret a KL at every step.
 #
 # The trick: let the answer be **one token**. Then the frozen model is a softmax over its
-# vocabulary, a row of a table, and everything in the chapter [Sharper](../book/sharper.md) holds for it.
+# vocabulary, one row of a table, and everything in the chapter [Sharper](../book/sharper.md)
+# holds for it.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -57,6 +61,7 @@ import pandas as pd
 from alignpro import config, data, models
 from alignpro.figures import theory as draw
 from alignpro import theory
+from alignpro.report.formulas import SYMBOLS, formula_table
 from alignpro.theory import gibbs, next_token
 
 from alignpro.figures.style import use_style
@@ -86,9 +91,9 @@ for p, t in list(zip(closed, truth))[:4]:
 #
 # ## Rewrites
 #
-# A rewrite is the question with a suffix. The pool is written by hand: the question itself (no
-# suffix), requests for a closed answer, leading questions, requests that pull elsewhere, and small
-# talk.
+# A rewrite is the question with a *suffix*, a short instruction after it. The pool of suffixes is
+# written by hand: none at all (the question itself), requests for a closed answer, leading
+# questions, requests that pull elsewhere, and small talk.
 
 # %%
 suffixes = [
@@ -141,9 +146,9 @@ reward = right + 0.25 * (yes | no) * ~right
 print("tokens that count as yes or no:", yes.sum(), "and", no.sum())
 
 # %% [markdown]
-# As the untrained prompter we take the model's own taste: the likelihood of continuing the user's
-# message with this suffix and then ending it, per token, normalised over the pool. It is proper,
-# not uniform, and depends on the prompt.
+# As the untrained prompter $\rho_{\rm sft}$ we take the model's own taste: the likelihood of
+# continuing the user's message with this suffix and then ending it, per token, normalised over
+# the pool. Every suffix has a positive probability, and the probabilities depend on the prompt.
 
 # %%
 rho_sft = np.exp(likelihood)
@@ -151,9 +156,11 @@ rho_sft /= rho_sft.sum(axis=1, keepdims=True)
 P = np.full(X, 1 / X)
 inst = theory.Instance(P, rho_sft, table[:, 0], table, reward)
 del table
-frame = pd.DataFrame({"suffix": suffixes, "rho_sft": P @ rho_sft, "g": P @ inst.g})
+frame = pd.DataFrame({"suffix": suffixes, "untrained": P @ rho_sft, "g": P @ inst.g})
 frame["best for"] = np.bincount(inst.g.argmax(axis=1), minlength=K)
-frame.sort_values("g", ascending=False).head(8).round(3)
+top = frame.sort_values("g", ascending=False).head(8)
+top.columns = ["suffix", r"\(\rho_{\rm sft}\)", r"\(g\)", "best for so many questions"]
+formula_table(top).hide(axis="index")
 
 # %% tags=["explore-data", "remove-cell"]
 # The page on which readers move the leashes takes the instance from here.
@@ -164,21 +171,24 @@ named = {"name": "the language model", "rewrites": [suffix or "(no suffix)" for 
 JSON(named | reduced(inst, LEASHES))
 
 # %%
-print(f"no suffix: rho_sft {P @ rho_sft[:, 0]:.3f}, g {P @ inst.g[:, 0]:.3f}")
+print(f"no suffix: ρ_sft {P @ rho_sft[:, 0]:.3f}, g {P @ inst.g[:, 0]:.3f}")
 print(f"a constant suffix earns at most {(P @ inst.g).max():.3f}, "
       f"the best suffix of each question {(P @ inst.g.max(axis=1)):.3f}")
 
 # %% [markdown]
 # The table shows the eight best suffixes, averaged over the questions. No suffix is the likeliest
 # rewrite, and it earns little. The last column counts for how many questions a suffix is the
-# best: one suffix wins nearly always, so there is little to gain from reading the question. That is
-# a finding about this small model and this pool, and the next chapters choose a reward where
+# best: one suffix wins for most of them. The best suffix of each question earns hardly more than
+# one suffix for all, so there is little to gain from reading the question. That is a finding
+# about this small model and this pool. The chapters on the experiment choose a reward for which
 # reading pays.
 
 # %% [markdown]
 # ## Both optima, and the identities
 #
-# From here on the model is a table, and everything is exact. A leash for each side:
+# From here on the model is a table, and everything is exact. We need a leash for each side. We
+# take $\lambda=0.05$ and $\beta=1$, at which both optima have clearly left their references and
+# neither has reached its ceiling. The sweeps below show other pairs.
 
 # %%
 lam, beta = 0.05, 1.0
@@ -188,8 +198,9 @@ print(f"frozen model {sol.J_frozen:.3f}, untrained prompter {sol.J_sft:.3f}, "
 
 # %% [markdown]
 # On the real model, at these leashes, the gap is negative: the optimal prompter earns more than
-# RLHF. Do the identities of the theory hold here, to rounding? First the lemma: at the optimum every
-# rewrite has the same score, g minus the leash's tax, and that score is the optimal value.
+# RLHF. Do the identities of the theory hold here, to rounding? First the lemma: at the optimum
+# every rewrite has the same score, $g-\lambda\log(\rho^*/\rho_{\rm sft})$, and that score is the
+# optimal value.
 
 # %%
 score = inst.g - lam * np.log(sol.rho_star / rho_sft)
@@ -224,7 +235,8 @@ chain = ["floor", "delta", "bound_mixture", "bound_jeffreys", "bound_paper"]
 for pair in [(0.005, 0.1), (0.05, 1.0), (0.5, 0.1), (0.5, 10.0), (10.0, 1.0)]:
     values = [getattr(inst.solve(*pair), name) for name in chain]
     assert (np.diff(values) >= -1e-10).all(), (pair, values)
-print("  <=  ".join(f"{name} {getattr(sol, name):+.3f}" for name in chain))
+named = ["floor", "gap", "mixture bound", "Jeffreys bound", "Theorem 6.1"]
+print(" ≤ ".join(f"{name} {getattr(sol, field):+.3f}" for name, field in zip(named, chain)))
 
 # %% [markdown]
 # The line shows the chain at our pair of leashes; the assertion has checked it at others, too. The
@@ -234,8 +246,8 @@ print("  <=  ".join(f"{name} {getattr(sol, name):+.3f}" for name in chain))
 # %% [markdown]
 # ## The figures of *Sharper*, on the real model
 #
-# Only the RLHF side needs the vocabulary. The prompter's side is a table of 20 numbers a question,
-# so a sweep over its leash is cheap.
+# Only the RLHF side needs the vocabulary. The prompter's side is a table of 20 numbers per
+# question, so a sweep over its leash is cheap.
 
 # %%
 lams = np.geomspace(3e-3, 10, 121)
@@ -264,16 +276,16 @@ draw.stacked_gap(parts);
 
 # %% [markdown]
 # *Figure: the gap on SmolLM2 as the sum of its exact parts. See that only fine-tuning's gain is
-# above zero: blind rewriting already helps here, so it counts for the prompter, below zero, and what
-# the prompter learns outgrows fine-tuning's gain once its leash is loose.* The assertion compares
-# the sweep with a full solution at one leash.
+# above zero: blind rewriting already helps here, so it counts for the prompter, below zero, and
+# what the prompter learns outgrows fine-tuning's gain once its leash is loose.* The assertion
+# compares the sweep with a full solution at one leash.
 
 # %%
 print(f"fine-tuning gains {sol.delta1:.3f}; blind rewriting gains {sol.J_sft - sol.J_frozen:.3f}; "
       f"the prompter learns up to {parts['learning'].max():.3f}")
 
 # %% [markdown]
-# These are the heights of the parts at this beta. The same sweep with the bounds:
+# These are the heights of the parts at this $\beta$. The same sweep with the bounds:
 
 # %%
 draw.bounds_against_lambda(bounds);
@@ -287,7 +299,7 @@ draw.bounds_against_lambda(bounds);
 certified = {n: bounds.loc[(bounds["bound"] == n) & (bounds["value"] < 0), "lam"].max()
              for n in list(draw.BOUND_STYLES)[:4]}
 for name, at in certified.items():
-    print(f"{name:20s} below zero " + ("nowhere" if np.isnan(at) else f"up to lambda = {at:.3f}"))
+    print(f"{name:20s} below zero " + ("nowhere" if np.isnan(at) else f"up to λ = {at:.3f}"))
 
 # %% [markdown]
 # The gap itself is negative up to a larger leash than any bound can certify.
@@ -309,9 +321,9 @@ scatter = pd.DataFrame(rows)
 draw.bound_scatter(scatter).set_title("Bound against gap, question by question");
 
 # %% [markdown]
-# *Figure: bound against gap, a point for each question and leash of RLHF. See the distance of the
-# points from the line, on which a perfect bound would lie: that is the slack, and it is never larger
-# with the mixture bound than with the paper's.* The mixture bound is never in the grey
+# *Figure: bound against gap, one point for each question and leash of RLHF. See the distance of
+# the points from the line, on which a perfect bound would lie: that is the slack, and it is never
+# larger with the mixture bound than with the paper's.* The mixture bound is never in the grey
 # region, where a bound is vacuous.
 
 # %%
@@ -325,14 +337,14 @@ print(f"{'the gap itself':20s} prompting wins {(part['gap'] < 0).mean():.0%}")
 # For single questions, too, only a bound below zero is a proof that prompting wins. The last line
 # counts the cases in which it does.
 #
-# The paper concludes from its bound that with a suitable KL budget the prompter matches RLHF. How often can
-# the bound certify such a budget here, and how often is there one?
+# The paper concludes from its bound that with a suitable KL budget the prompter matches RLHF. How
+# often can the bound certify such a budget here, and how often is there one?
 
 # %%
 certified, exists = np.mean(budgets, axis=0)
 print(f"a KL budget that matches RLHF: certified by Theorem 6.1 for {certified:.0%} of the questions "
       f"and leashes, existing for {exists:.0%}")
-print(f"for all questions together, beta = {beta}: {inst.matching_budget(beta):.2f} nats are enough")
+print(f"for all questions together, β = {beta}: {inst.matching_budget(beta):.2f} nats are enough")
 
 # %% [markdown]
 # A budget exists far more often than the theorem can tell.
@@ -367,10 +379,10 @@ front = fronts(inst, sol)
 draw.pareto_front(front[front["kl"] <= 2.6]);
 
 # %% [markdown]
-# *Figure: reward against KL on the real model. See that at equal KL, once it is not tiny, both kinds
-# of fine-tuning earn far more than any prompter: a nat spent on tokens goes farther than a nat
-# spent on rewrites.* The front of the prompter also ends, at the best suffix of each question.
-# Best-of-n runs below it.
+# *Figure: reward against KL on the real model. See that at equal KL, once it is not tiny, both
+# kinds of fine-tuning earn far more than any prompter: a nat spent on tokens goes farther than a
+# nat spent on rewrites.* The front of the prompter also ends, at the best suffix of each
+# question. Best-of-n runs below it.
 
 # %%
 budget = inst.best_of_n(8)
@@ -384,8 +396,8 @@ print(f"the optimal prompter moves {before:.2f} nats over rewrites, {after:.2f} 
 # Best-of-n stays a little below the optimum. The second line is the reason for the distance between
 # the curves: the model blurs what the prompter does, and most of its nats never reach the answer.
 #
-# So how can prompting ever win? Because the leashes need not be equal, and neither do the references:
-# blind rewriting gives the prompter a start.
+# So how can prompting ever win? Because the leashes need not be equal, and neither do the
+# references: blind rewriting gives the prompter a start.
 
 
 # %%
@@ -403,12 +415,12 @@ draw.phase_diagram(cells, border);
 
 # %% [markdown]
 # *Figure: the gap over both leashes on the real model. See the black line, the critical leash: it
-# starts at some beta, to the left of which no prompter over this pool can win, and rises steeply
+# starts at some β, to the left of which no prompter over this pool can win, and rises steeply
 # from there.*
 
 # %%
-print(f"prompting can win from beta = {border['beta'].min():.2f} on; "
-      f"at beta = {beta}, below lambda = {inst.lambda_c(beta):.3f}")
+print(f"prompting can win from β = {border['beta'].min():.2f} on; "
+      f"at β = {beta}, below λ = {inst.lambda_c(beta):.3f}")
 
 # %% [markdown]
 # Where the critical leash is infinite, the untrained prompter already beats the fine-tuned model.
@@ -422,7 +434,7 @@ print(f"prompting can win from beta = {border['beta'].min():.2f} on; "
 # %%
 sampling = setting.frozen
 policies = {
-    "as it is": None,
+    "the full model": None,
     f"temperature {sampling.temperature}": replace(sampling, top_k=0, top_p=1.0),
     f"and top-k {sampling.top_k}": replace(sampling, top_p=1.0),
     f"and top-p {sampling.top_p}": sampling,
@@ -439,14 +451,16 @@ def truncated(sampling):
 terms = ["J_frozen", "J_sft", "J_prompter", "J_rlhf", "delta", "delta1", "tv_rlhf", "tv_rewrites",
          "bound_term1", "bound_term2", "bound_term3", "bound_paper", "bound_jeffreys",
          "bound_mixture", "floor"]
-columns = {}
+shown = {}
 for name, policy in policies.items():
     cut = inst if policy is None else truncated(policy)
     cut_sol = sol if policy is None else cut.solve(lam=lam, beta=beta)
-    columns[name] = {"tokens a prompt": (cut.pi_F > 0).sum(axis=1).mean()}
-    columns[name] |= {term: getattr(cut_sol, term) for term in terms}
-    columns[name] |= {"lambda_c": cut.lambda_c(beta), "J_rlhf, no leash": cut.solve(1, 1e-4).J_rlhf}
-(pd.DataFrame(columns).round(3) + 0.0).map("{:,.3f}".format)
+    values = {SYMBOLS[term]: f"{getattr(cut_sol, term):z.3f}" for term in terms}
+    values |= {r"\(\lambda_c\), critical leash": f"{cut.lambda_c(beta):.3f}",
+               "RLHF without a leash": f"{cut.solve(1, 1e-4).J_rlhf:.3f}"}
+    tokens = (cut.pi_F > 0).sum(axis=1).mean()
+    shown[name] = {"possible tokens per prompt": f"{tokens:,.0f}"} | values
+formula_table(pd.DataFrame(shown))
 
 # %% [markdown]
 # Read the rows from left to right. Temperature alone spreads the mass over the vocabulary, and all
@@ -470,7 +484,7 @@ print(f"questions whose right answer truncation makes impossible: {(reach < 1).s
 # %%
 parts_cut, bounds_cut = sweep(cut, cut_sol)
 figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), sharex=True, sharey="row")
-both = {"As it is": (parts, bounds), "Truncated": (parts_cut, bounds_cut)}
+both = {"The full model": (parts, bounds), "Truncated": (parts_cut, bounds_cut)}
 for (top, bottom), (title, frames) in zip(axes.T, both.items()):
     draw.stacked_gap(frames[0], top).set(title=f"{title}: the gap", xlabel="")
     draw.bounds_against_lambda(frames[1], bottom).set_title(f"{title}: bounds")
@@ -506,10 +520,11 @@ for ax, title, phase in zip(axes, both, ((cells, border), phases(cut, front_cut)
 # %% [markdown]
 # ## A prompter in training
 #
-# Last, training. A softmax prompter, one logit per question and suffix, starts at `rho_sft` and
-# climbs the gradient of its objective, reward minus lambda KL. Twice: with the exact gradient, and
-# with REINFORCE, which sees sampled rewrites and the rewards of sampled answers only, as PPO will.
-# The reward takes three values, so drawing a token comes down to drawing one of these.
+# Last, training. A softmax prompter, one logit per question and suffix, starts at
+# $\rho_{\rm sft}$ and climbs the gradient of its objective, reward minus $\lambda$ KL. We train
+# it twice: with the exact gradient, and with REINFORCE, which sees sampled rewrites and the
+# rewards of sampled answers only, as PPO will. The reward takes three values, so to sample a
+# token is to sample one of these.
 
 
 # %%
@@ -562,11 +577,11 @@ for ax, (name, (log, _)) in zip(axes, runs.items()):
     draw.training_regret(log[log["lam_kl"] > 1e-12], ax).set_title(f"The regret is a KL: {name}")
 
 # %% [markdown]
-# *Figure: the regret of two prompters in training, logarithmic. See the dashed curve, lambda KL to
-# the Gibbs optimum, on top of the regret at every step, with the exact gradient and with the noisy
-# one.* The cell asserts that the two agree to 1e-10. The exact gradient keeps approaching, slowly in
-# the end, since the signal of a suffix fades with its probability; REINFORCE comes close and then
-# hovers, at a distance that its step size and its batch set.
+# *Figure: the regret of two prompters in training, logarithmic. See the dashed curve, λ KL to the
+# optimum of Lemma 5.1, on top of the regret at every step, with the exact gradient and with the
+# noisy one.* The cell asserts that the two agree to 1e-10. The exact gradient keeps approaching,
+# slowly in the end, since the signal of a suffix fades with its probability; REINFORCE comes
+# close and then hovers, at a distance that its step size and its batch set.
 
 # %%
 for name, (log, rho) in runs.items():
@@ -575,86 +590,86 @@ for name, (log, rho) in runs.items():
           f"TV to the optimum {P @ gibbs.total_variation(rho, sol.rho_star):.4f}")
 
 # %% [markdown]
-# Both end near the optimum of Lemma 5.1, without ever having seen its formula. Compare by the regret,
-# not by the reward alone: a prompter can earn more than the optimum and pay for it in KL.
+# Both end near the optimum of Lemma 5.1, without ever having seen its formula. Compare by the
+# regret, not by the reward alone: a prompter can earn more than the optimum and pay for it in KL.
 
 # %% [markdown]
 # ## Exercises
 #
-# **1. One suffix for all.** How much of the optimal prompter's reward does the best constant suffix
-# get, and what does KL say about it? Compute its reward, its KL to `rho_sft` and its regret at our
-# lambda.
+# Predict first. Then unfold the solution, which was run.
 #
-# <details><summary>Solution</summary>
-#
-# ```python
-# best = (P @ inst.g).argmax()
-# constant = np.eye(K)[[best] * X]
-# print(suffixes[best], inst.value(constant), kl(constant, rho_sft), sol.regret(constant))
-# ```
-#
-# It earns *more* than the optimal prompter at this leash, since it pays no attention to the KL; the
-# regret is positive all the same, because the objective charges for it.
-#
-# </details>
+# **1. One suffix for all.** How much of the optimal prompter's reward does the best constant
+# suffix get, and what does it cost in KL? Compute its reward, its KL to $\rho_{\rm sft}$ and its
+# regret at our $\lambda$.
+
+# %% tags=["hide-cell"]
+best = (P @ inst.g).argmax()
+constant = np.eye(K)[[best] * X]
+print(f"{suffixes[best]!r} earns {inst.value(constant):.3f}, the optimum {sol.J_prompter:.3f}")
+print(f"KL {kl(constant, rho_sft):.2f} nats, the optimum's {sol.kl:.2f} nats")
+print(f"regret {inst.regret(constant, lam):.4f}")
+
+# %% [markdown]
+# The constant suffix pays no attention to the KL, so it can earn more than the optimal prompter
+# at this leash. Its regret is positive all the same, because the objective charges for the KL.
 #
 # **2. Train first, truncate afterwards.** In an experiment the fine-tuned model is truncated, not
-# the reference. A tilt adds `reward / beta` to the logits, so this order can be computed, too. Does
-# it lift the ceiling that truncation put on RLHF?
+# the reference. A tilt adds $r/\beta$ to the logits, so this order can be computed, too. Does it
+# lift the ceiling that truncation put on RLHF?
+
+# %% tags=["hide-cell"]
+for b in (0.1, 0.3, 1.0):
+    tilted = (logits[:, :1] + reward[:, None] / b).astype(np.float32)
+    after = next_token.next_token_table(tilted, sampling)[:, 0]
+    first = cut.solve(lam=lam, beta=b).J_rlhf
+    print(f"β = {b}: truncated, then tilted {first:.3f}; "
+          f"tilted, then truncated {P @ (after * reward).sum(axis=1):.3f}")
+
+# %% [markdown]
+# With a loose leash the tilt can lift the right token into the nucleus before it is cut, so this
+# order reaches more. At stiffer leashes the two orders differ little. The theorem is about the
+# first order: the RLHF model of the theory and the one of the experiment are not the same policy.
 #
-# <details><summary>Solution</summary>
-#
-# ```python
-# for b in (0.1, 0.3, 1.0):
-#     tilted = (logits[:, :1] + reward[:, None] / b).astype(np.float32)
-#     after = exact.next_token_table(tilted, sampling)[:, 0]
-#     first = cut.solve(lam=lam, beta=b).J_rlhf
-#     print(b, "truncate, then tilt:", first, "tilt, then truncate:", P @ (after * reward).sum(axis=1))
-# ```
-#
-# With a loose leash, yes: the tilt can lift the right token into the nucleus before it is cut, and
-# the value goes to 1. At stiffer leashes the two orders differ little. The theorem speaks of the
-# other order: the RLHF model of the theory and the one of the experiment are not the same policy.
-#
-# </details>
-#
-# **3. A tougher reward.** Set the reward of a wrong answer to 0. Which of the three parts of the gap
-# changes most, and does prompting still win at our leashes?
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# strict = replace(inst, reward=1.0 * right).solve(lam=lam, beta=beta)
-# for name in ("J_frozen", "J_sft", "J_prompter", "J_rlhf", "delta1", "delta"):
-#     print(name, round(getattr(sol, name), 3), "->", round(getattr(strict, name), 3))
-# ```
-#
-# Prompting still wins, by less. What the prompter learns changes most: its best suffixes make the
-# model answer, not answer rightly, and the quarter for a wrong answer was part of what it earned.
-# Fine-tuning's gain hardly moves.
-#
-# </details>
+# **3. A tougher reward.** Set the reward of a wrong answer to 0. Which of the three parts of the
+# gap changes most, and does prompting still win at our leashes?
+
+# %% tags=["hide-cell"]
+strict = replace(inst, reward=1.0 * right).solve(lam=lam, beta=beta)
+
+
+def three_parts(s):
+    return {"fine-tuning": s.delta1, "blind rewriting": s.J_frozen - s.J_sft,
+            "learning": s.J_prompter - s.J_sft, r"gap \(\Delta\)": s.delta}
+
+
+formula_table(pd.DataFrame({"a wrong answer earns 1/4": three_parts(sol),
+                            "a wrong answer earns 0": three_parts(strict)}))
+
+# %% [markdown]
+# A negative gap in the second column means that prompting still wins. What the prompter learns
+# changes most: its best suffixes make the model answer, not answer rightly, and the quarter for a
+# wrong answer was part of what it earned. Fine-tuning's gain hardly moves.
 
 # %% [markdown]
 # ## What is whose
 #
 # - **Paper**: Lemma 5.1, Theorem 6.1 and its three terms, the settings of its truncated sampling.
-# - **Reading**: the reward is in [0, 1] (R1); the terms are those of the model that is sampled from, here
-#   the truncated one (L3); the top-k of 20 is our assumption.
+# - **Reading**: the reward is in $[0,1]$ (R1). The terms are those of the model that is sampled
+#   from, here the truncated one (L3). The top-k of 20 is our assumption.
 # - **Ours**: the one-token construction, the questions, the pool and the reward; C1, C2, C3, C7,
 #   C10, C12 and C15 on it; the regret of a prompter in training.
 
 # %% [markdown]
-# ## Summary
+# ## What was found
 #
 # - With one-token answers a real language model is a finite instance, and Lemma 5.1, C1, C2, C3 and
 #   the chain of bounds hold on it to 1e-10.
 # - On SmolLM2 and these questions blind rewriting helps a little, one suffix does nearly all the
 #   good, and at our leashes the optimal prompter beats RLHF. The mixture bound proves it, the
 #   paper's bound does not.
-# - A nat spent on tokens buys more than a nat spent on rewrites; prompting wins through a looser
-#   leash and a better start, not through a better exchange rate.
+# - A nat spent on tokens buys more than a nat spent on rewrites. Prompting wins through a looser
+#   leash and a better start, not because a nat buys more.
 # - Truncated sampling is another frozen model: it changes every term, and it puts a ceiling on RLHF
 #   where the right token is cut off.
-# - A prompter trained by policy gradient approaches the Gibbs optimum, its regret lambda KL to it at
-#   every step.
+# - A prompter trained by policy gradient approaches the optimum of Lemma 5.1. At every step its
+#   regret is $\lambda$ times its KL to that optimum.

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # A reward that asks for different things
 #
-# **The question.** How much could a prompter gain, before we train one? At the end you will know the
-# reward of this book's experiments term by term, why no constant instruction can satisfy it, and how
-# large the possible gain is.
+# **The question.** How much could a prompter gain, before we train one? At the end you will know
+# the reward of this book's experiments term by term, why no constant instruction can satisfy it,
+# and how large the possible gain is.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -40,9 +40,9 @@ dataset = "help"
 seed = 0
 
 # %% [markdown]
-# The paper scores responses with RM-Gemma-2B, a learned reward model. On a laptop we use a *rubric*: a
-# short piece of code that anyone can read, so the true reward is always known. It takes the place of
-# the true reward r\*(x, y) in the paper's Eq. 1.
+# The paper scores responses with RM-Gemma-2B, a learned reward model. On a laptop we use a
+# *rubric*: a short piece of code that anyone can read, so the true reward is always known. It
+# takes the place of the true reward $r^*(x,y)$ in the paper's Eq. 1.
 
 # %%
 import pandas as pd
@@ -59,15 +59,16 @@ cell = Cell(load_preset(preset), dataset, seed)
 # %% [markdown]
 # ## Five kinds of question
 #
-# Each of the project's three datasets mixes five kinds of question. The kind is a field of each row.
-# The rubric reads it. The prompter never sees it and has to read the prompt.
+# Each of the project's three datasets mixes five kinds of question. The kind is a field of each
+# row. The rubric reads it. The prompter never sees it and has to read the prompt.
 
 # %%
 from alignpro.data import KINDS
 
 prompts = cell.prompts("train")
 first = [next(p for p in prompts if p.kind == kind) for kind in KINDS]
-pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
+labels = [style.KIND_LABELS[kind] for kind in KINDS]
+pd.DataFrame({"kind": labels, "a training prompt": [str(p) for p in first]})
 
 # %% [markdown]
 # Each kind asks for its own form of answer:
@@ -80,12 +81,14 @@ pd.DataFrame({"kind": KINDS, "a training prompt": [str(p) for p in first]})
 #
 # ## The rubric, term by term
 #
-# r\*(x, y) = relevance × (¼ + ¾ form) × no repetition, in [0, 1]:
+# $$ r^*(x,y)=\text{relevance}\times\bigl(\tfrac14+\tfrac34\,\text{form}\bigr)\times\text{no
+# repetition}\in[0,1] $$
 #
 # * **relevance**: twice the cosine of the sentence embeddings of the *original* prompt and the
 #   answer, at most 1;
 # * **form**: whether the answer has the form that this kind of question asks for;
-# * **no repetition**: the share of distinct word trigrams.
+# * **no repetition**: of the answer's word trigrams (three words in a row), the share that is
+#   distinct.
 #
 # Three answers to one prompt show what each term does.
 
@@ -111,24 +114,24 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# Steps on the right subject earn most. The correct answer in the wrong form earns a quarter of its
-# relevance. The right form on the wrong subject earns little. The rubric rewards what a few lines of
-# code can check. It does not check whether the advice is *true*. Keep that in mind for everything
-# that follows.
+# Steps on the right subject earn most. The correct answer in the wrong form earns a quarter of
+# its relevance. The right form on the wrong subject earns little. The rubric rewards what a few
+# lines of code can check. It does not check whether the advice is *true*. Keep that in mind for
+# everything that follows.
 #
 # ## How much is there to gain?
 #
-# We first try hand-written suffixes on the validation prompts: the neutral ones, and some written for
-# one kind of question each. If one suffix were best for every kind, a prompter could learn nothing from
-# the prompt.
+# A *suffix* is a short instruction added to the prompt. We first try hand-written suffixes on the
+# validation prompts: neutral ones, and some written for one kind of question each. If one suffix
+# were best for every kind, a prompter could learn nothing from the prompt.
 
 # %%
 table = cell.suffix_table()
 training.suffix_heatmap(table);
 
 # %% [markdown]
-# *Mean reward on validation prompts by suffix (rows) and kind of question (columns).* Read it column by
-# column: the brightest cell is in a different row for nearly every kind.
+# *Mean reward on validation prompts by suffix (rows) and kind of question (columns).* Read it
+# column by column: the brightest cell is in a different row for nearly every kind.
 
 # %%
 best, by_kind = best_suffixes(table)
@@ -141,34 +144,35 @@ for kind, suffix in by_kind.items():
     print(f"  {style.KIND_LABELS[kind]}: {suffix or '(nothing)'!r}")
 
 # %% [markdown]
-# The first line is the start. The second is what one fixed suffix reaches. The third is what a suffix
-# reaches that is told the kind of each question. Both were chosen on these prompts, so both look a
-# little too good. Only a prompter that *reads* can earn the difference between the second and the
-# third.
+# The first line is the start. The second is what one fixed suffix reaches. The third is what
+# suffixes reach if they are chosen knowing the kind of each question. Both were chosen on these
+# prompts, so both look a little too good. Only a prompter that *reads* can earn the difference
+# between the second and the third.
 #
 # ## Exercises
 #
 # Predict first. Then unfold the solution, which was run.
 #
-# **1.** Which kind of question gains most if the suffix is chosen for its kind, rather than one suffix for
-# all? Predict it from the heat map. The solution is in sample: both choices were made on the same prompts.
+# **1.** Which kind of question gains most if the suffix is chosen for its kind, rather than one
+# suffix for all? Predict it from the heat map. The solution is in sample: both choices were made
+# on the same prompts.
 
 # %% tags=["hide-cell"]
 told = means.max() - means.loc[best or "(nothing)"]
 told.rename(style.KIND_LABELS).sort_values(ascending=False).round(3).to_frame("gain over the constant")
 
 # %% [markdown]
-# **2.** Break the reward: write an answer to the question about the egg that is no help to anybody and
-# earns more than 0.8.
+# **2.** Break the reward: write an answer to the question about the egg that is no help to
+# anybody and earns more than 0.8.
 
 # %% tags=["hide-cell"]
 useless = Response("1. Boil an egg. 2. An egg can boil. 3. How do I boil an egg?")
 print(f"reward {rubric([question], [useless]).item():.2f}: three numbered lines about eggs, and no advice")
 
 # %% [markdown]
-# **3.** What is the cheapest change that beats the best constant suffix? Try a rule with no training at
-# all: one suffix per first word of the prompt. Choose on the answers of all kept runs but the first, and
-# measure on the first.
+# **3.** What is the cheapest change that beats the best constant suffix? Try a rule with no
+# training at all: one suffix per first word of the prompt. Choose on the answers of all kept runs
+# but the first, and measure on the first.
 
 # %% tags=["hide-cell"]
 from alignpro.report.kept_runs import kept_preset, matrix_table
@@ -183,6 +187,6 @@ for rule in ("dataset", "first word", "kind"):
     print(f"one suffix per {rule}: {picked['reward'].mean():.3f} on answers that did not choose it")
 
 # %% [markdown]
-# **What was found.** The reward is transparent and bounded, with r_max = 1. No constant suffix is best
-# for all kinds. The best constant suffix, chosen on validation prompts, is the baseline to beat. The
-# best suffix per kind shows how far reading alone could take a prompter.
+# **What was found.** The reward is transparent and bounded, with $r_{\max}=1$. No constant suffix
+# is best for all kinds. The best constant suffix, chosen on validation prompts, is the baseline
+# to beat. The best suffix per kind shows how far reading alone could take a prompter.

@@ -14,12 +14,13 @@
 # %% [markdown]
 # # Mean reward and variance on held-out prompts
 #
-# **The question.** Does the trained prompter earn more on prompts that played no part in any choice? At
-# the end you will know by how much and how certainly, how it compares with fair baselines, and what
-# happens to the variance.
+# **The question.** Does the trained prompter earn more on prompts that played no part in any
+# choice? At the end you will know by how much and how certainly, how it compares with fair
+# baselines, and what happens to the variance.
 #
 # This page evaluates **this build's own run**: one dataset and one seed. One run proves little.
-# [The page of all runs](11_matrix.ipynb) shows the kept runs of all datasets and seeds. Where the two differ, trust that page.
+# [The page of all runs](11_matrix.ipynb) shows the kept runs of all datasets and seeds. Where the
+# two differ, trust that page.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -60,7 +61,7 @@ cell = Cell(settings, dataset, seed)
 #
 # The paper compares *No Fine-Tuning* with *Align-Pro*. Three baselines keep the comparison honest:
 #
-# * **Untrained prompter**: ρ_sft, the warm start alone. It shows what PPO added.
+# * **Untrained prompter**: $\rho_{\rm sft}$, the warm start alone. It shows what PPO added.
 # * **Best constant suffix**: the hand-written suffix that was best on the *validation* prompts.
 # * **Best suffix, told the kind**: this baseline is told the kind of each question. The prompter
 #   is not.
@@ -100,9 +101,10 @@ columns = {"gain": "difference", "low": "low", "high": "high", "effect_size": "e
 pd.DataFrame(gains, index=others)[[*columns]].rename(columns=columns).round(3)
 
 # %% [markdown]
-# Align-Pro minus each other configuration, paired by prompt, with a 95 % interval. The effect size is the
-# difference in standard deviations over prompts. A difference is told apart from zero if its whole
-# interval is on one side of it. One row compares the prompter with the suffix that is told the kind.
+# Align-Pro minus each other configuration, paired by prompt, with a 95 % interval. The effect
+# size is the difference in standard deviations over prompts. A difference is told apart from zero
+# if its whole interval is on one side of it. One row compares the prompter with the suffix that
+# is told the kind.
 #
 # ## Where the gain comes from
 
@@ -110,8 +112,8 @@ pd.DataFrame(gains, index=others)[[*columns]].rename(columns=columns).round(3)
 training.reward_by_kind(table);
 
 # %% [markdown]
-# *Mean reward by kind of question.* A prompter that always writes the same suffix would look like the
-# best constant suffix. A prompter that reads the prompt gains on several kinds at once.
+# *Mean reward by kind of question.* A prompter that always writes the same suffix would look like
+# the best constant suffix. A prompter that reads the prompt gains on several kinds at once.
 
 # %%
 kinds = table.groupby("id")["kind"].first()
@@ -122,29 +124,31 @@ training.paired_change(prompt_means(table), "No Fine-Tuning", "Align-Pro", kinds
 #
 # ## Variance
 #
-# The paper reports that the variance of the reward falls (its Figure 3). It does not say whether this is
-# the variance over the answers to one prompt or over prompts. The law of total variance splits the total
-# into these two parts.
+# The paper reports that the variance of the reward falls (its Figure 3). It does not say whether
+# this is the variance over the answers to one prompt or over prompts. The law of total variance
+# splits the total into these two parts.
 
 # %%
 training.reward_variance(result, dataset);
 
 # %% [markdown]
-# *Left: the variance over all answers, with 95 % intervals. Right: its two parts.* A reward that starts
-# low and is bounded below has little room to vary. A prompter that lifts some answers far and leaves
-# others behind then *raises* the variance. The lines below show what happened here.
+# *Left: the variance over all answers, with 95 % intervals. Right: its two parts, within the
+# answers to one prompt and across prompts.* A reward that starts low and is bounded below has
+# little room to vary. A prompter that lifts some answers far and leaves others behind then
+# *raises* the variance. The lines below show what happened here.
 
 # %%
 before, after = result.loc["No Fine-Tuning"], result.loc["Align-Pro"]
-for part in ("variance", "within", "across"):
+parts = {"variance": "all answers", "within": "answers to one prompt", "across": "across prompts"}
+for part in parts:
     change = after[part] / before[part] - 1
-    print(f"{part}: {before[part]:.4f} -> {after[part]:.4f} ({change:+.0%})")
+    print(f"{parts[part]}: {before[part]:.4f} -> {after[part]:.4f} ({change:+.0%})")
 
 # %% [markdown]
 # ## More than one run
 #
-# One run proves little. Here is this build's run beside the kept runs of the same dataset in `results/`,
-# each with its configuration, versions and date.
+# One run proves little. Here is this build's run beside the kept runs of the same dataset in
+# `results/`, each with its configuration, versions and date.
 
 # %%
 tables = {**reference_tables(preset, dataset), "this build": table}
@@ -155,7 +159,9 @@ training.run_means(runs, f"One dot per run, held-out prompts of {dataset}");
 # *Mean held-out reward by configuration, one dot per training run.*
 
 # %%
-runs.T.rename({"effect_size": "effect size", "standard_error": "standard error"}).round(3)
+rows = {"gain": "gain over No Fine-Tuning", "standard_error": "its standard error",
+        "low": "95 % interval from", "high": "95 % interval to", "effect_size": "effect size"}
+runs[[*result.index, *rows]].T.rename(rows).round(3)
 
 # %%
 spread = runs["gain"]
@@ -167,15 +173,15 @@ ahead = (runs["Align-Pro"] > runs["Best constant suffix"]).sum()
 print(f"above the best constant suffix in {ahead} of {len(runs)} runs")
 
 # %% [markdown]
-# One column per run: the mean held-out reward of each configuration, and the paired gain of Align-Pro
-# over No Fine-Tuning with its standard error and 95 % interval over prompts.
+# One column per run: the mean held-out reward of each configuration, and the paired gain of
+# Align-Pro over No Fine-Tuning with its standard error and 95 % interval over prompts.
 #
 # ## Exercises
 #
 # Predict first. Then unfold the solution, which was run.
 #
-# **1.** How much wider does the interval of the gain become with half of the prompts? Predict a factor,
-# then compute it.
+# **1.** How much wider does the interval of the gain become with half of the prompts? Predict a
+# factor, then compute it.
 
 # %% tags=["hide-cell"]
 ids = sorted(table["id"].unique())
@@ -185,8 +191,8 @@ width, wider = gain["high"] - gain["low"], fewer["high"] - fewer["low"]
 print(f"all {len(ids)} prompts: {width:.3f}; every other one: {wider:.3f}; about √2 is expected")
 
 # %% [markdown]
-# **2.** One run of the same recipe may look better than the best constant suffix by chance. What do the
-# kept runs say together?
+# **2.** One run of the same recipe may look better than the best constant suffix by chance. What
+# do the kept runs say together?
 
 # %% tags=["hide-cell"]
 from alignpro.report.kept_runs import kept_preset
@@ -197,6 +203,6 @@ told = "told apart" if both["low"] > 0 or both["high"] < 0 else "not told apart"
 print(f"{both['gain']:+.3f} [{both['low']:+.3f}, {both['high']:+.3f}], {told} from zero")
 
 # %% [markdown]
-# **What was found.** The numbers above are those of this build's run, on prompts that played no part in
-# any choice, beside baselines that a sceptic would ask for. The statement over all kept runs is on
-# [the page of all runs](11_matrix.ipynb).
+# **What was found.** The numbers above are those of this build's run, on prompts that played no
+# part in any choice, beside baselines that a sceptic would ask for. The statement over all kept
+# runs is on [the page of all runs](11_matrix.ipynb).

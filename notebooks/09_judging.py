@@ -14,9 +14,12 @@
 # %% [markdown]
 # # Win rates, and whether to believe the judge
 #
-# **What you will learn.** How to ask a language model which of two answers is better, so that you
-# can trust the result, resume the job and know its price. The paper's Table 1 beside ours. And why
-# you must validate a judge before its win rates mean anything, shown with a judge that is no good.
+# **The question.** Which answers would a judge prefer, and when can you believe the judge?
+#
+# **What you will know at the end.** How to ask a language model which of two answers is better,
+# so that you can trust the result, resume the job and know its price. How the paper's Table 1
+# compares with ours. And why you must validate a judge before its win rates mean anything, shown
+# with a judge that fails.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -377,9 +380,9 @@ text_table(samples.set_index("system prompt"), "The first two replies under each
 
 # %% [markdown]
 # This is the lesson of the page. A judge that answers in the right form looks like a judge. Only
-# the second order, and labels to compare with, show that it is none. The server makes it worse:
-# `transformers serve` accepts a `response_format` and ignores it without an error. So whoever asks
-# has to check the replies.
+# the second order, and labels to compare with, show that it does not judge. The server makes it
+# worse: `transformers serve` accepts a `response_format` and ignores it without an error. So
+# check the replies yourself.
 #
 # To use a better local judge, start it and name its address. Any other server with the same
 # protocol works too:
@@ -450,16 +453,18 @@ pd.DataFrame({name: self_preference(t, labels, own="a") for name, t in judges.it
 #
 # Predict first. Then unfold the solution, which was run.
 #
-# **1.** For which kind of question is the win rate highest? Predict it from what the rubric pays for.
+# **1.** For which kind of question is the win rate highest? Predict it from what the rubric pays
+# for.
 
 # %% tags=["hide-cell"]
 won = judged(table, "Align-Pro", "No Fine-Tuning", MARGIN)
 kind = won["prompt"].map(table.drop_duplicates("prompt").set_index("prompt")["kind"])
+kind = kind.map(style.KIND_LABELS).rename("kind")
 won.groupby(kind)["preference"].mean().sort_values(ascending=False).round(2).to_frame("win rate")
 
 # %% [markdown]
-# **2.** How often does a judge agree with the reward judge that only counts characters? It needs no model,
-# so no other judge should do worse.
+# **2.** A judge that prefers the longer answer needs no model. How often does it agree with the
+# reward judge? A judge that does worse is no better than counting characters.
 
 # %% tags=["hide-cell"]
 difference = won["a"].str.len() - won["b"].str.len()
@@ -468,8 +473,8 @@ agrees = ((difference > 0) == (won["preference"] == 1))[decided].mean()
 print(f"the longer answer wins in {agrees:.0%} of {decided.sum()} decided pairs")
 
 # %% [markdown]
-# **Summary.** The protocol is the paper's, asked in both orders, without guessing, and with every
-# reply kept. For each cell in `results/`, the interval shows the sign by the reward judge, raw and
-# at equal length. Nobody has paid for GPT-4's verdicts on these answers yet. And a very small model
-# is worthless as a judge, which neither the form of its replies nor a win rate would have revealed.
-# Validate your judge first.
+# **What was found.** The protocol is the paper's, asked in both orders, without guessing, and
+# with every reply kept. For each cell in `results/`, the interval shows the sign by the reward
+# judge, raw and at equal length. GPT-4 has not judged these answers yet. And a very small model
+# is worthless as a judge, which neither the form of its replies nor a win rate would have
+# revealed. Validate your judge first.

@@ -64,12 +64,12 @@ def selection(curves: dict[str, pd.DataFrame]) -> Figure:
 
 
 def leash(curve: pd.DataFrame) -> Figure:
-    """What the estimated optimum against the learned reward gains at each λ, by both rewards."""
+    """What the estimated optimum of Eq. 4 gains at each β (column `lam`), by both rewards."""
     figure, axes = plt.subplots(figsize=(7.5, 4))
     _proxy_and_gold(axes, curve, "lam")
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.set(xlabel="λ (to the right, the leash is looser)", ylabel="gain, in units of r*")
+    axes.set(xlabel="β (to the right, the leash is looser)", ylabel="gain, in units of r*")
     axes.set_title("The estimated optimum against the learned reward")
     axes.legend(fontsize=9)
     return figure

@@ -209,7 +209,7 @@ def pareto_front(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Columns: strategy (a key of FRONT_STYLES), kl (to its own reference), reward."""
     ax = _axes(ax)
     _lines(ax, frame, "kl", "reward", "strategy", FRONT_STYLES)
-    label = "KL to its own reference, nats a prompt"
+    label = "KL to its own reference, nats per prompt"
     return _finish(ax, "Reward that a nat of KL buys", label, "mean reward J")
 
 
@@ -234,7 +234,7 @@ def stacked_gap(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         color=PINK,
         alpha=0.55,
         lw=0,
-        label=r"+ untrained rewriting, $J(\pi_F)-J_0$",
+        label=r"+ blind rewriting, $J(\pi_F)-J_0$",
     )
     ax.fill_between(lam, low, 0, color=PINK, alpha=0.55, lw=0)
     ax.fill_between(
