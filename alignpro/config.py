@@ -8,6 +8,7 @@ named instead of written out: `ppo: paper` is the section in `presets/ppo/paper.
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +27,8 @@ NonNegative = Annotated[float, Field(strict=True, ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^\w[\w .-]*$")]  # of a preset: part of a folder's name
+Role = Annotated[str, Field(pattern=r"^\w+$")]
 Menu = Annotated[tuple[Text, ...], Field(min_length=2)]
 Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
 
@@ -212,6 +215,7 @@ class EvaluationConfig:
 class Preset:
     """One scale of the whole experiment; the YAML files give the reason for each number.
 
+    `name` is by default that of the file, so that a copy never continues the runs of its original.
     `architectures` are pairs of roles (prompter, frozen LLM), and `models` says what each role is.
     `reward` is the role of a reward model, and `reward_function` a function of your own in its
     place, as module:function. Without either, the rubric is the reward.
@@ -219,10 +223,10 @@ class Preset:
     many as free memory allows. `tracker` gets the metrics of training too (`sources.trackers`).
     """
 
-    name: str
+    name: Name
     datasets: Annotated[tuple[str, ...], Field(min_length=1)]
     architectures: Annotated[tuple[Pair, ...], Field(min_length=1)]
-    models: dict[str, ModelSpec]
+    models: dict[Role, ModelSpec]
     seeds: Annotated[tuple[Whole, ...], Field(min_length=1)]
     data: DataConfig
     prompter: PrompterConfig
@@ -313,4 +317,5 @@ def load_preset(name_or_path: str | Path) -> Preset:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ConfigError(f"no preset {str(name_or_path)!r}: use one of {known}, or a .yaml file")
-    return read_file(Preset, path, "preset", {"ppo": PRESETS / "ppo"})
+    name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")
+    return read_file(Preset, path, "preset", {"ppo": PRESETS / "ppo"}, {"name": name})

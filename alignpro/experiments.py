@@ -7,7 +7,6 @@ call these functions and nothing deeper.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,13 +25,13 @@ from alignpro.runs import (
     RESULTS,
     STEP_PARTS,
     Run,
-    atomic_write,
     stage_seed,
     write_json,
 )
 from alignpro.sources import (
     files,
     finished_runs,
+    kept_results,
     own_reward,
     prompter_folder,
     reference,
@@ -46,16 +45,6 @@ from alignpro.sources.reward_model import RewardModel
 from alignpro.texts import Prompt, Response, Reward
 
 DISK_NEEDED = 1e9
-EXPORTED = (
-    "config.json",
-    "card.json",
-    "coverage.json",
-    "metrics.jsonl",
-    "samples.jsonl",
-    "suffixes.parquet",
-    "evaluation.parquet",
-    "best_of.parquet",
-)
 BEST_OF = (4, 16)
 
 
@@ -438,20 +427,13 @@ class Cell:
     def export(self, results: Path = RESULTS) -> Path:
         """Copy the small, plain files of the finished runs that a reader needs into `results`.
 
-        Returns the prompter's folder. The oracle's is named after the frozen LLM alone.
+        Returns the prompter's folder. The oracle's is named after the frozen LLM alone. Raises
+        RunError for a damaged file, and where `results` holds runs of another configuration.
         """
         for run in (self.oracle_run, self.run):
-            architecture = "".join(run.cell["architecture"])
-            folder = results / self.preset.name / self.dataset / architecture / f"seed{self.seed}"
             if run.finished:
-                for path in filter(Path.exists, (run.folder / name for name in EXPORTED)):
-                    files.require_readable(path)
-                    with (
-                        files.explained(folder / path.name),
-                        atomic_write(folder / path.name) as partial,
-                    ):
-                        shutil.copyfile(path, partial)
-        return folder
+                kept_results.keep(run, results)
+        return kept_results.folder_of(self.run, results)
 
 
 def reproduce(
@@ -481,6 +463,8 @@ def reproduce(
         name = f"{preset.name}/{dataset}/{''.join(pair)}/seed{seed}"
         try:
             cell = Cell(preset, dataset, seed, pair, root=root)
+            for run in (cell.run, cell.oracle_run):
+                kept_results.require_one_configuration(run, results)
             cell.train()
             if not cell.remote:
                 cell.train_oracle()

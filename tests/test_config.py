@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import re
 import shutil
 
@@ -63,6 +64,31 @@ def test_an_option_that_is_not_set_leaves_no_trace_in_what_a_run_is_named_after(
     changed = config.described(dataclasses.replace(preset, ppo=controlled))
     assert changed["ppo"].pop("adaptive_kl") == {"target": 6.0, "horizon": 10000}
     assert changed == plain
+
+
+def test_a_copy_of_a_preset_has_the_name_of_its_own_file(tmp_path):
+    for file, name in (
+        ("mine.yaml", "mine"),
+        ("cpu (1).yaml", "cpu-1"),
+        ("h100.v2.yml", "h100.v2"),
+    ):
+        shutil.copy(PRESETS / "cpu.yaml", tmp_path / file)
+        copied = load_preset(tmp_path / file)
+        assert copied.name == name
+        assert dataclasses.replace(copied, name="cpu") == load_preset("cpu")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/tmp/x", ".hidden", "a\\b", "", "a\nb"])
+def test_a_name_that_leads_out_of_a_folder_is_refused(tmp_path, smoke, name):
+    """Of a preset, and of a role: both are parts of the names of folders."""
+    with pytest.raises(ValueError, match="name"):
+        dataclasses.replace(smoke, name=name)
+    with pytest.raises(ValueError, match="models"):
+        dataclasses.replace(smoke, models={**smoke.models, name: smoke.models["P1"]})
+    path = tmp_path / "mine.yaml"
+    path.write_text((PRESETS / "smoke.yaml").read_text() + f"name: {json.dumps(name)}\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml:\d+: preset.name: "):
+        load_preset(path)
 
 
 def test_unknown_preset_lists_the_known_ones():
@@ -184,7 +210,7 @@ def test_ranges_hold_for_a_preset_that_is_changed_in_python(smoke):
     ("old", "new", "message"),
     [
         ("  lam: 0.02\n", "", "preset.ppo: missing lam"),
-        ("name: smoke", "name: [", "not valid YAML"),
+        ("datasets: [help]", "datasets: [", "not valid YAML"),
         ("  form: suffix", "  form: rewrite", "warm_start.steps: must be 0: a warm start teaches"),
         ("  train: 10", "  train: 2", "lora_centred: needs more train prompts than lora_rank"),
     ],

@@ -27,8 +27,7 @@ LEAST = {"train": 9, "validation": 2, "test": 2}  # the adapter's rank is 8; an 
 TEXT = Template("""\
 # Written by `alignpro init`. Every number is a choice: change it here, then run
 #   alignpro train --preset $file
-# Paths are relative to this file.
-name: $name              # names the runs and the results
+# Paths are relative to this file, whose own name is that of the runs and the results.
 datasets: [$prompts]     # a file with a column `$column`; or several, for `reproduce`
 architectures: [[P1, F1]]
 models:
@@ -128,7 +127,6 @@ def write_preset(
     function = ":" in (reward or "")
     text = TEXT.substitute(
         file=path.name,
-        name=json.dumps(path.stem),
         prompts=json.dumps(_from(path, prompts), ensure_ascii=False),
         column=column,
         prompt_column=f"\n  prompt_column: {json.dumps(column)}" if column != "prompt" else "",

@@ -191,12 +191,14 @@ def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu")
 
 
 def _add_folders(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--runs", default="runs", help="the runs' folder; default: %(default)s")
+    text = "the runs' folder; default: runs, beside a preset of your own"
+    command.add_argument("--runs", help=text)
     _add_results(command)
 
 
 def _add_results(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--results", help="the folder of kept results; default: results")
+    text = "the folder of kept results; default: results, beside a preset of your own"
+    command.add_argument("--results", help=text)
     command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all cores")
 
 
@@ -275,7 +277,7 @@ def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
     from alignpro.reward_learning.run_study import run_study
 
     config, cell = load_reward_learning(preset.name), (arguments.dataset, arguments.seed)
-    print(f"in {run_study(preset, config, *cell, arguments.runs, _results(arguments))}")
+    print(f"in {run_study(preset, config, *cell, _runs(arguments), _results(arguments))}")
     return 0
 
 
@@ -294,7 +296,7 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     if folder:
         sys.path.insert(0, str(folder.resolve()))  # the reward's module
     datasets = arguments.dataset or [beside(folder, dataset) for dataset in preset.datasets]
-    failed = reproduce(preset, arguments.runs, results, datasets, arguments.seed)
+    failed = reproduce(preset, _runs(arguments), results, datasets, arguments.seed)
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
         use_style()
@@ -305,12 +307,24 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _runs(arguments: argparse.Namespace) -> Path:
+    """The folder of all runs: that of a preset of your own is beside it."""
+    from alignpro.commands.train import preset_folder
+
+    return Path(arguments.runs or (preset_folder(arguments.preset) or Path()) / "runs")
+
+
 def _results(arguments: argparse.Namespace) -> Path:
-    """The folder of kept results; also sets the number of threads."""
+    """The folder of kept results; also sets the number of threads.
+
+    The project's own folder holds the results of its own presets alone, unless it is named.
+    """
+    from alignpro.commands.train import preset_folder
     from alignpro.runs import RESULTS
 
     _set_threads(arguments)
-    return Path(arguments.results or RESULTS)
+    own = preset_folder(arguments.preset)
+    return Path(arguments.results or (own / "results" if own else RESULTS))
 
 
 def _set_threads(arguments: argparse.Namespace) -> None:
@@ -340,7 +354,7 @@ def _verify(preset: Preset, arguments: argparse.Namespace) -> int:
         verify.keep(preset, results)
         print(f"in {results}: {verify.MANIFEST}, {verify.NUMBERS}, {verify.SMOKE}/smoke")
         return 0
-    runs = Path(arguments.runs)
+    runs = _runs(arguments)
     return 0 if verify.verify(preset, results, answers, arguments.cell, runs) else 1
 
 

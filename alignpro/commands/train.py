@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignpro.config import ConfigError, Preset
+from alignpro.config import PRESETS, ConfigError, Preset
 from alignpro.sources.own_reward import load_reward
 from alignpro.sources.prompt_files import is_file
 from alignpro.sources.reference import candidates
@@ -56,7 +56,8 @@ def the_cell(preset: Preset, arguments: argparse.Namespace):
 def preset_folder(name_or_path: str) -> Path | None:
     """Return the folder of a preset of your own, or None for one of the project's."""
     path = Path(name_or_path)
-    return path.parent if path.suffix in (".yaml", ".yml") else None
+    own = path.suffix in (".yaml", ".yml") and path.resolve().parent != PRESETS
+    return path.parent if own else None
 
 
 def beside(folder: Path | None, dataset: str) -> str:

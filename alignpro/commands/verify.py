@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,9 +31,9 @@ from alignpro.config import ConfigError, Preset, load_preset
 from alignpro.data import SPLITS, load_prompts
 from alignpro.experiments import Cell
 from alignpro.report.book_numbers import book_numbers
-from alignpro.report.kept_runs import changed_settings
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS, STEP_PARTS, atomic_write, write_json
+from alignpro.sources.kept_results import changed_settings
 from alignpro.texts import Response
 
 MANIFEST, NUMBERS, SMOKE = "SHA256SUMS", "verify/numbers.json", "verify"
@@ -76,8 +77,11 @@ def verify(
 
 def keep(preset: Preset, results: Path = RESULTS) -> None:
     """Train the smoke cell, and write its results, the book's numbers and the manifest."""
-    with tempfile.TemporaryDirectory() as root:
-        train(*_smoke_cell(), threads=1, root=Path(root), results=results / SMOKE)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "results"
+        train(*_smoke_cell(), threads=1, root=Path(folder) / "runs", results=made)
+        shutil.rmtree(results / SMOKE / "smoke", ignore_errors=True)
+        shutil.copytree(made / "smoke", results / SMOKE / "smoke")
     write_json(results / NUMBERS, book_numbers(preset, results))
     write_manifest(results)
 

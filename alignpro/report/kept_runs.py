@@ -12,16 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignpro.config import Preset, described
+from alignpro.config import Preset
 from alignpro.evaluation import TOLD_THE_KIND, checked_rewards
 from alignpro.runs import RESULTS
-from alignpro.sources.finished_runs import flat
+from alignpro.sources.kept_results import changed_settings
 from alignpro.statistics import paired_gain, reward_summary
 
 # What a run trains, by the name on its card: the prompter, or the frozen LLM itself.
 TRAINED = {"align-pro": "Align-Pro", "rlhf": "RLHF"}
-# Settings that an oracle, which shares the adapter's form, is not trained with.
-PROMPTER_ONLY = ("prompter.form", "prompter.max_new_tokens", "prompter.warm_start.")
 # Labels of configurations in kept tables that have another name today.
 RENAMED = {"Best suffix per kind (oracle)": TOLD_THE_KIND}
 
@@ -109,31 +107,6 @@ def recipe_changes(preset: Preset, results: Path = RESULTS) -> pd.DataFrame:
         rows += [(*cell, *change) for change in changed_settings(config, preset)]
     columns = ["dataset", "architecture", "seed", "setting", "kept", "today"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def changed_settings(config: dict, preset: Preset) -> list[tuple[str, object, object]]:
-    """What a kept `config.json` was made with and what `preset` has today, where they differ.
-
-    The setting's name, its value then, and its value today; None where there was or is none. A
-    prompter's run is compared without the settings of the oracle, and an oracle's without those of
-    the prompter and of its PPO, which `rlhf` replaces.
-    """
-    oracle = config.get("cell", {}).get("configuration") == "rlhf"
-    kept, today = (
-        _in_force(dict(flat(settings)), oracle)
-        for settings in (config["preset"], described(preset))
-    )
-    names = sorted(kept | today)
-    return [(n, kept.get(n), today.get(n)) for n in names if kept.get(n) != today.get(n)]
-
-
-def _in_force(settings: dict, oracle: bool) -> dict:
-    """What a prompter, or an oracle, is trained with; both under the names of `ppo`."""
-    if not oracle:
-        return {k: v for k, v in settings.items() if not k.startswith("rlhf.")}
-    own = {k.replace("rlhf.", "ppo."): v for k, v in settings.items() if k.startswith("rlhf.")}
-    others = {k: v for k, v in settings.items() if not k.startswith(("rlhf.", *PROMPTER_ONLY))}
-    return others | {k: v for k, v in own.items() if v is not None}
 
 
 def matrix_metrics(preset_name: str, results: Path = RESULTS) -> pd.DataFrame:

@@ -189,6 +189,14 @@ def check_seal(folder: Path) -> None:
             )
 
 
+def read_json(path: Path) -> dict:
+    """Read a JSON file of a run. Raises RunError where it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}. Restore it from a copy") from None
+
+
 def require_readable(path: Path) -> None:
     """Raise RunError where a JSON, JSONL or Parquet file of a run cannot be read to its end."""
     try:

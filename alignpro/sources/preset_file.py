@@ -35,16 +35,23 @@ class FieldError(ValueError):
         self.keys = keys
 
 
-def read_file(kind: type, path: Path, top: str, named: Mapping[str, Path] | None = None) -> Any:
+def read_file(
+    kind: type,
+    path: Path,
+    top: str,
+    named: Mapping[str, Path] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Any:
     """Read the YAML file `path` into the pydantic dataclass `kind`.
 
     top: what errors call the whole, as in `preset.ppo.lam`.
     named: fields that may name a section instead of holding it, and the folder of its YAML files.
+    defaults: the values of fields that the file leaves out.
 
     Raises ConfigError for a file that cannot be read, and for an unknown field, a field that is set
     twice or missing, a wrong type, and a value out of range.
     """
-    return _Reader(top, named or {}).read(kind, path)
+    return _Reader(top, named or {}).read(kind, path, defaults or {})
 
 
 class _Reader:
@@ -59,8 +66,9 @@ class _Reader:
         name = ".".join(map(str, (self.top, *keys)))
         raise ConfigError(f"{self.places[known]}: {name}: {why}") from None
 
-    def read(self, kind: type, path: Path) -> Any:
+    def read(self, kind: type, path: Path, defaults: Mapping[str, Any]) -> Any:
         values = self.values(self.compose(path), path, ())
+        values = {**defaults, **values} if isinstance(values, dict) else values
         try:
             return TypeAdapter(kind).validate_python(values)
         except ValidationError as error:
