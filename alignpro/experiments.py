@@ -21,13 +21,7 @@ from alignpro.fast.adapter import add_lora, centre_adapter, merge_adapter
 from alignpro.generation import Policy
 from alignpro.prompter import Prompter
 from alignpro.rewards import form_score, rubric
-from alignpro.runs import (
-    RESULTS,
-    STEP_PARTS,
-    Run,
-    stage_seed,
-    write_json,
-)
+from alignpro.runs import RESULTS, STEP_PARTS, Run, stage_seed, write_json
 from alignpro.sources import (
     files,
     finished_runs,
@@ -203,10 +197,11 @@ class Cell:
             prompter.policy,
             prompter.messages,
             self.score_rewrites(prompter),
-            lambda: prompter_folder.write(
-                *(folder, prompter.policy, prompter.form, prompter.meta_prompt),
+            lambda place: prompter_folder.write(
+                *(place, prompter.policy, prompter.form, prompter.meta_prompt),
                 *(spec, config.lora_layers, start),
             ),
+            folder,
             progress,
         )
 
@@ -243,7 +238,8 @@ class Cell:
             Policy(model, tokenizer, sampling, self.preset.generation_batch),
             lambda prompts: [[{"role": "user", "content": str(x)}] for x in prompts],
             lambda prompts, outputs, seed: self._scored(prompts, outputs),
-            lambda: files.save_adapter(model, folder),
+            lambda place: files.save_adapter(model, place),
+            folder,
             progress,
         )
 
@@ -331,19 +327,22 @@ class Cell:
         policy: Policy,
         messages: Callable,
         score: ppo.Score,
-        save: Callable[[], None],
+        save: Callable[[Path], None],
+        folder: Path,
         progress: bool,
     ) -> None:
-        """Train `policy` to the end of `run`, `save` it, and write the run's card."""
+        """Train `policy` to the end of `run`, `save` it in `folder`, and write the run's card."""
         started = time.perf_counter()
         prompts = self.prompts("train")
-        if self.process.is_main_process and (changes := note_session(run.folder)):
-            self.process.print(f"this run began with other software: {'; '.join(changes)}")
+        if self.process.is_main_process:
+            if changes := note_session(run.folder):
+                self.process.print(f"this run began with other software: {'; '.join(changes)}")
+            files.try_out(save, run.folder)  # what cannot be saved must show before the training
         with trackers.tracked(run, self.preset.tracker):
             self.trainer(policy, prompts, messages, score, config, run).train(progress)
         if self.process.is_main_process:
             with run.writing("the trained adapter"):
-                save()
+                save(folder)
             rows = run.read("metrics.jsonl")
             seconds = sum(row[name] for row in rows for name in STEP_PARTS)
             trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)

@@ -19,7 +19,14 @@ from alignpro.fast.linears import copy_head_input
 from alignpro.sources import gemma
 from alignpro.sources.chat import settle_template
 from alignpro.sources.files import check_seal, file_hash
-from alignpro.sources.weights import SMOLLM2, ModelError, random_model, smollm2_folder, tiny_folder
+from alignpro.sources.weights import (
+    SMOLLM2,
+    ModelError,
+    files_that_count,
+    random_model,
+    smollm2_folder,
+    tiny_folder,
+)
 
 # A progress bar belongs in a terminal, not on a page of the book.
 if not sys.stderr.isatty():
@@ -39,11 +46,6 @@ def load(
     process's device. Raises ModelError if the source is unavailable, with the ways to get it, or if
     it is a checkpoint of another kind of model.
     """
-    if (Path(location(spec)) / "adapter_config.json").exists():
-        raise ModelError(
-            f"{spec.source!r} is an adapter, not a model. `Prompter.load` loads trained prompters. "
-            "To train on top of one, merge it into its base model first (peft: `merge_and_unload`)"
-        )
     check_seal(Path(location(spec)))
     random, precision = spec.source.startswith("random:"), precision or dtype()
     # AutoTokenizer reads any tokenizer of a Qwen2 as Qwen2's own.
@@ -69,14 +71,22 @@ def pretrained(auto: type, spec: ModelSpec, **options: Any) -> Any:
     """Return `auto.from_pretrained` of the source and revision of `spec`, with `options`.
 
     Code that comes with a checkpoint is never run. Raises ModelError if the source is unavailable,
-    or cannot be loaded without such code; the message says what to do.
+    is an adapter, or cannot be loaded without such code; the message says what to do.
     """
+    adapter = auto is not AutoTokenizer and (Path(location(spec)) / "adapter_config.json").exists()
     try:
-        return auto.from_pretrained(
+        loaded = adapter or auto.from_pretrained(
             location(spec), revision=spec.revision, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
         raise _explained(spec, error) from error
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    if adapter or getattr(model, "_hf_peft_config_loaded", False):  # one of the Hub has a base
+        raise ModelError(
+            f"{spec.source!r} is an adapter, not a model. `Prompter.load` loads trained prompters. "
+            "To train on top of one, merge it into its base model first (peft: `merge_and_unload`)"
+        )
+    return loaded
 
 
 def _explained(spec: ModelSpec, error: Exception) -> ModelError:
@@ -103,7 +113,7 @@ def identity(spec: ModelSpec) -> str:
     """Return a short name that tells checkpoints apart.
 
     For a model of the Hub, it is the source and its commit; for a directory, the directory's name
-    and a hash of the weights in it. Raises ModelError if the source is unavailable.
+    and a hash of its `weights.files_that_count`. Raises ModelError if the source is unavailable.
     """
     folder = Path(location(spec))
     if not folder.is_dir():
@@ -113,8 +123,8 @@ def identity(spec: ModelSpec) -> str:
             raise _explained(spec, error) from error
         return f"{spec.source}@{Path(config).parent.name}"
     found = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        found.update(bytes.fromhex(file_hash(path)))
+    for path in files_that_count(folder):
+        found.update(f"{path.name} {file_hash(path)}".encode())
     return f"{folder.name}@{found.hexdigest()[:10]}"
 
 

@@ -138,11 +138,15 @@ class Run:
     def read(self, name: str) -> list[dict]:
         """Return the rows of a JSONL file of this run; none if it does not exist.
 
-        A last line without its end, which a kill has cut short, is left out.
+        A last line without its end, which a kill has cut short, is left out. Raises RunError where
+        another one is damaged.
         """
         path = self.folder / name
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}. Restore it from a copy") from None
 
     def cut_back(self, name: str, step: int) -> None:
         """Drop the rows of `name` after `step`, which a resumed run writes again."""
@@ -172,7 +176,7 @@ class Run:
                 facts, tensors = load_tensors(path)
             except (SafetensorError, OSError) as error:
                 print(f"{path} is damaged ({error}); going back to the one before")
-                path.rename(path.with_suffix(".damaged"))
+                path.replace(path.with_suffix(".damaged"))
                 continue
             if facts.get("run") != self.folder.name:
                 raise RunError(

@@ -33,6 +33,7 @@ from alignpro.report.kept_runs import (
     matrix_table,
     reference_tables,
 )
+from alignpro.runs import RunError
 from alignpro.sources.weights import ModelError, smollm2_folder
 from alignpro.statistics import paired_gain
 
@@ -407,6 +408,17 @@ def test_a_failing_cell_is_reported_and_the_others_go_on(quick, tmp_path, capsys
     assert reproduce(preset, tmp_path / "runs", tmp_path / "results") == ["smoke/alpaca/P1F1/seed0"]
     printed = capsys.readouterr().out
     assert "FAILED: no dataset 'alpaca'" in printed and "[2/2] smoke/help/P1F1/seed0 in" in printed
+
+
+def test_an_adapter_that_cannot_be_saved_shows_before_the_training(quick, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("no room for an adapter")
+
+    monkeypatch.setattr("alignpro.sources.prompter_folder.save_folded", fail)
+    cell = Cell(quick, "help", 0, root=tmp_path)
+    with pytest.raises(RunError, match="no room for an adapter"):
+        cell.train(progress=False)
+    assert cell.run.read("metrics.jsonl") == []
 
 
 def test_a_missing_model_says_both_ways_to_get_it(monkeypatch, tmp_path):

@@ -19,6 +19,7 @@ import lock  # noqa: E402
 
 import alignpro  # noqa: E402
 import book  # noqa: E402
+from alignpro.figures.style import use_style  # noqa: E402
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 PINS = dict(
@@ -382,10 +383,77 @@ def test_a_second_build_at_the_same_time_is_refused(small_book):
             pass
 
 
-def test_another_jupyter_book_is_refused_by_name(small_book, monkeypatch):
-    monkeypatch.setattr(book.metadata, "version", lambda name: "2.0.0")
-    with pytest.raises(SystemExit, match="Jupyter Book 2.0.0 cannot build this book"):
-        book.render(small_book)
+def test_another_jupyter_book_is_refused_and_the_pin_named(small_book, monkeypatch):
+    def absent(name):
+        raise book.metadata.PackageNotFoundError(name)
+
+    pin = f"jupyter-book=={PINS['jupyter-book']}"
+    (small_book / "constraints.txt").write_text(f"# Pins\nnumpy==2.4.6\n{pin}\n")
+    for version, found in (("2.0.0", lambda name: "2.0.0"), (r"\(not installed\)", absent)):
+        monkeypatch.setattr(book.metadata, "version", found)
+        needs = f"Jupyter Book {version} cannot build this book: it needs {re.escape(pin)}, "
+        with pytest.raises(SystemExit, match=needs):
+            book.render(small_book)
+
+
+def test_a_source_that_was_edited_is_not_executed_in_its_old_form(small_book):
+    """An edit of the `.py` alone would count as unchanged: the `.ipynb` is what is executed."""
+    source = small_book / "notebooks" / "01_good.py"
+    source.write_text("# %%\n1 + 1\n")
+    with pytest.raises(SystemExit, match="01_good.ipynb is not .* 01_good.py gives: run `make not"):
+        book.execute("smoke")
+    book.pair()
+    source.write_text("# %%\n1 + 2\n")
+    with pytest.raises(SystemExit, match="run `make notebooks`"):
+        book.execute("smoke")
+
+
+def test_a_file_dated_back_is_rendered_again(small_book):
+    """Sphinx goes by the time of the staged file, which must be that of the last change."""
+    page = Path("book/page.md")
+    staged = small_book / "src" / page
+    book.write_changed(small_book / "src", {page: b"one", Path("gone.md"): b"1"})
+    os.utime(staged, (1e9, 1e9))
+    book.write_changed(small_book / "src", {page: b"one"})
+    assert staged.stat().st_mtime == 1e9 and not (small_book / "src" / "gone.md").exists()
+    book.write_changed(small_book / "src", {page: b"two"})
+    assert staged.read_bytes() == b"two" and staged.stat().st_mtime > 1e9
+
+
+def test_ctrl_c_stops_a_build_with_one_line(tmp_path):
+    """At its first import of a notebook's reader, as early as a reader can press it."""
+    (tmp_path / "jupytext.py").write_text("def read(path):\n    raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "book.py", "--pair"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.endswith("stopped: the same command goes on after the last notebook\n")
+
+
+@pytest.mark.parametrize(
+    ("injected", "told"),
+    [
+        ('presett = "smoke"', "no parameter presett: this notebook takes preset, seed"),
+        ('preset = "smoke"\nsed = 1', "no parameter sed: this notebook takes preset, seed"),
+        ('preset = "smoke"\nseed = 3', None),
+        (None, None),
+    ],
+)
+def test_an_unknown_papermill_parameter_is_refused(monkeypatch, injected, told):
+    """`papermill -p presett smoke` would run the default and only log a warning."""
+    import __main__
+
+    cells = ["", "import os", 'preset = "cpu"\nseed = 0']
+    cells += [] if injected is None else [f"# Parameters\n{injected}\n"]
+    monkeypatch.setattr(__main__, "In", [*cells, "use_style()"], raising=False)
+    if told is None:
+        use_style()
+    else:
+        with pytest.raises(ValueError, match=told):
+            use_style()
 
 
 def test_a_caption_becomes_the_alt_text_of_the_figure_above_it():

@@ -14,7 +14,7 @@ from model_hub import hub
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from sklearn.decomposition import PCA
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from alignpro import models
 from alignpro.config import ModelSpec, SamplingConfig
@@ -277,6 +277,8 @@ def test_a_prompter_is_no_base_model(keep_trained):
     _, folder = keep_trained("llama")
     with pytest.raises(ModelError, match="prompter' is an adapter, not a model"):
         models.load(ModelSpec(str(folder)))
+    with pytest.raises(ModelError, match="prompter' is an adapter, not a model"):
+        models.pretrained(AutoConfig, ModelSpec(str(folder)))  # what a run asks of a model first
 
 
 def test_a_single_prompt_is_no_list_of_prompts():

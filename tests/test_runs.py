@@ -53,8 +53,17 @@ def test_other_weights_in_the_same_directory_make_another_run(tmp_path, quick):
     assert first.run.cell["weights"] == {"F1": identity(own["F1"])}
     tensors = load_file(folder / "model.safetensors")
     save_file({n: t + 1 for n, t in tensors.items()}, folder / "model.safetensors")
-    assert cell().run.folder != first.run.folder
-    assert cell().oracle_run.folder != first.oracle_run.folder
+    second = cell()
+    assert second.run.folder != first.run.folder
+    assert second.oracle_run.folder != first.oracle_run.folder
+    # The chat template decides what the model reads, and the end tokens where it stops.
+    for name in ("chat_template.jinja", "generation_config.json"):
+        before = cell().run.folder
+        (folder / name).write_text((folder / name).read_text() + " ")
+        assert cell().run.folder != before, name
+    before = cell().run.folder
+    (folder / "README.md").write_text("A note.")
+    assert cell().run.folder == before
     assert "weights" not in Cell(quick, "help", 0, root=tmp_path / "runs").run.cell
 
 
@@ -174,6 +183,31 @@ def test_a_card_needs_no_git(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
     run.finish()
     assert json.loads((run.folder / "card.json").read_text())["commit"] is None
+
+
+def test_a_fact_that_is_missing_is_no_error(run, monkeypatch):
+    """Of a library that a reward of one's own does without, of git, and of the CPU."""
+
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    def unreadable(*arguments, **options):
+        raise PermissionError("not allowed")
+
+    monkeypatch.setattr(provenance.metadata, "version", absent)
+    monkeypatch.setattr(provenance.subprocess, "run", unreadable)
+    monkeypatch.setattr(provenance.Path, "read_text", unreadable)
+    told = provenance.provenance()
+    assert told["commit"] is None and set(told["versions"].values()) == {None}
+    assert isinstance(told["hardware"]["cpu"], str)
+
+
+def test_a_damaged_row_is_named_with_its_file(run):
+    run.append("metrics.jsonl", [{"step": 1}, {"step": 2}])
+    path = run.folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"step": 1', '"step" 1'))
+    with pytest.raises(RunError, match="metrics.jsonl is damaged"):
+        run.read("metrics.jsonl")
 
 
 def test_a_copy_inside_another_repository_has_no_commit(run, tmp_path, monkeypatch):

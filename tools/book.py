@@ -113,10 +113,17 @@ def is_current(target: Path, key: str) -> bool:
 def execute(preset: str) -> dict[str, float | None]:
     """Execute each notebook that is not current; the seconds by name, None for a skipped one.
 
-    Exits with status 1 at the first failing cell, and keeps the partial notebook.
+    Exits with status 1 at the first failing cell, and keeps the partial notebook; before that, with
+    a message, where a notebook is not the one that its `.py` gives.
     """
     import papermill
 
+    for source in sorted(NOTEBOOKS.glob("*.py")):
+        pair_of, wanted = source.with_suffix(".ipynb"), content(paired(source))
+        if not pair_of.exists() or content(nbformat.read(pair_of, 4)) != wanted:
+            raise SystemExit(
+                f"{pair_of.name} is not the notebook that {source.name} gives: run `make notebooks`"
+            )
     parameters = {"preset": preset}
     executed = BUILD / "executed" / preset
     executed.mkdir(parents=True, exist_ok=True)
@@ -254,7 +261,7 @@ def prompt_counts() -> bytes:
     """A table of the project's own prompts: how many by dataset and split."""
     rows = []
     for path in sorted((ROOT / "alignpro" / "prompts").glob("*.jsonl")):
-        prompts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        prompts = [json.loads(row) for row in path.read_text(encoding="utf-8").split("\n") if row]
         splits = [sum(p["split"] == s for p in prompts) for s in ("train", "validation", "test")]
         kinds = len({p["kind"] for p in prompts})
         rows.append(f"| {path.stem} | {' | '.join(map(str, splits))} | {len(prompts)} | {kinds} |")
@@ -338,6 +345,15 @@ def stage(preset: str) -> Path:
     wanted[Path("book/_prompt_counts.md")] = prompt_counts()
     wanted[Path("book/_times.md")] = run_times(executed)
     wanted[Path("book/results.zip")] = results_archive()
+    write_changed(target, wanted)
+    return target
+
+
+def write_changed(target: Path, wanted: Mapping[Path, bytes]) -> None:
+    """Make the folder `target` hold the files of `wanted` alone, and leave equal ones untouched.
+
+    What counts is the content: a source that is dated back is rendered again.
+    """
     for path in [p for p in target.rglob("*") if p.is_file()]:
         if path.relative_to(target) not in wanted:
             path.unlink()
@@ -346,7 +362,6 @@ def stage(preset: str) -> Path:
         if not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    return target
 
 
 def render(source: Path) -> Path:
@@ -354,11 +369,16 @@ def render(source: Path) -> Path:
 
     Exits with a message for another Jupyter Book than version 1, or if the book did not build.
     """
-    version = metadata.version("jupyter-book")
+    try:
+        version = metadata.version("jupyter-book")
+    except metadata.PackageNotFoundError:
+        version = "(not installed)"
     if not version.startswith("1."):
+        lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n")
+        pin = next(line for line in lines if line.startswith("jupyter-book=="))
         raise SystemExit(
-            f"Jupyter Book {version} cannot build this book: install the version pinned in "
-            "constraints.txt with `./install.sh`"
+            f"Jupyter Book {version} cannot build this book: it needs {pin}, which `./install.sh` "
+            "installs"
         )
     page = BUILD / "html" / "index.html"
     page.unlink(missing_ok=True)
@@ -455,4 +475,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: the same command goes on after the last notebook") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,13 +31,14 @@ def main() -> int:
 
     from alignpro.config import ConfigError, load_preset
     from alignpro.runs import RunError
+    from alignpro.sources.terminal import inert
 
     try:
         if "preset" in arguments:
             return arguments.run(load_preset(arguments.preset), arguments)
         return arguments.run(arguments)
     except (ConfigError, RunError) as error:
-        print(error, file=sys.stderr)
+        print(inert(str(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped. What is done is kept: the same command goes on from there", file=sys.stderr)
@@ -44,7 +46,7 @@ def main() -> int:
     except RuntimeError as error:
         if type(error).__name__ not in EXPECTED:
             raise
-        print(error, file=sys.stderr)
+        print(inert(str(error)), file=sys.stderr)
         return 2
 
 
@@ -71,8 +73,8 @@ def _add_own_model(commands) -> None:
         command.add_argument("--dataset", help=text)
         command.add_argument("--prompt-column", help="the file's column; default: prompt")
         command.add_argument("--reward", help=f"{REWARD}; default: the preset's")
-        command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-        command.add_argument("--pair", help="such as P1-F1; default: the preset's first")
+        command.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
+        command.add_argument("--pair", type=_pair, help="such as P1-F1; default: the first")
         text = "the runs' folder; default: runs, beside a preset of your own"
         command.add_argument("--runs", help=text)
         command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all")
@@ -93,7 +95,7 @@ def _add_use(commands) -> None:
     command.add_argument("prompt", nargs="*", help="a prompt")
     command.add_argument("--file", help="prompts from a file: JSONL, JSON, CSV or Parquet")
     command.add_argument("--prompt-column", default="prompt", help="default: %(default)s")
-    command.add_argument("--seed", type=int, help="sample with this seed; default: greedy")
+    command.add_argument("--seed", type=_seed, help="sample with this seed; default: greedy")
     command.add_argument("--out", metavar="FILE.jsonl", help="default: the screen")
     _add_prompter(command)
     text = "serve the aligned model on this machine, with OpenAI's protocol"
@@ -118,7 +120,7 @@ def _add_judge(commands) -> None:
     text = "the replies are kept here, so that none is paid for twice; default: %(default)s"
     command.add_argument("--store", default="verdicts.sqlite", help=text)
     text = "prices of a million tokens in and out, in any currency"
-    command.add_argument("--prices", nargs=2, type=float, metavar=("IN", "OUT"), help=text)
+    command.add_argument("--prices", nargs=2, type=_price, metavar=("IN", "OUT"), help=text)
     text = "stop before this is exceeded; needs --prices"
     command.add_argument("--max-cost", type=_positive(float), help=text)
     command.add_argument("--out", metavar="FILE.csv", help="write the table of verdicts here")
@@ -137,13 +139,13 @@ def _add_book(commands) -> None:
     only = {"action": "append", "help": "run only this one; may be given several times"}
     text = f"run only this one: a name, or {PROMPT_FILE}; may be given several times"
     command.add_argument("--dataset", **only | {"help": text})
-    command.add_argument("--seed", type=int, **only)
+    command.add_argument("--seed", type=_seed, **only)
     _add_folders(command)
     command = _command(
         commands, "learn-reward", _learn_reward, "learn a reward from pairs and train on it"
     )
     command.add_argument("--dataset", default="help", help="default: %(default)s")
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
     _add_folders(command)
     command = _command(commands, "verify", _verify, "check the kept results and their numbers")
     text = "write the manifest and what else the checks compare with"
@@ -175,7 +177,7 @@ def _add_scale(commands) -> None:
     command = _command(commands, "rehearse", _rehearse, text, "h100")
     text = "below 1 for smaller models and batches; default: %(default)g"
     command.add_argument("--scale", type=_positive(float), default=1.0, help=text)
-    command.add_argument("--pair", help="run only this architecture, such as P1-F1")
+    command.add_argument("--pair", type=_pair, help="run only this architecture, such as P1-F1")
     command.add_argument(
         "--prompt-tokens", type=_positive(int), default=256, help="default: %(default)s"
     )
@@ -205,11 +207,33 @@ def _add_results(command: argparse.ArgumentParser) -> None:
 def _positive(kind: type) -> Callable:
     def number(text: str):
         value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"must be greater than 0 and finite, got {text}")
         return value
 
     return number
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text}")
+    return int(text)
+
+
+def _price(text: str) -> float:
+    if not 0 <= float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, got {text}")
+    return float(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    prompter, dash, frozen = text.partition("-")
+    if not (prompter and frozen) or "-" in frozen:
+        raise argparse.ArgumentTypeError(
+            f"must be two roles of the preset, the prompter and the frozen LLM, as in P1-F1, got "
+            f"{text}"
+        )
+    return prompter, frozen
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -339,7 +363,7 @@ def _rehearse(preset: Preset, arguments: argparse.Namespace) -> int:
     from alignpro.scale.rehearsal import rehearse, report, save
 
     folder = _results(arguments) / "rehearsal"
-    pairs = [tuple(arguments.pair.split("-"))] if arguments.pair else []
+    pairs = [arguments.pair] if arguments.pair else []
     result = rehearse(preset, arguments.scale, arguments.prompt_tokens, pairs)
     print(f"{report(result)}\nin {save(result, folder)}")
     return 0

@@ -48,9 +48,8 @@ def the_cell(preset: Preset, arguments: argparse.Namespace):
     dataset = arguments.dataset or beside(folder, preset.datasets[0])
     reward = load_reward(arguments.reward) if arguments.reward else None
     root = arguments.runs or (folder or Path()) / "runs"
-    pair = arguments.pair and tuple(arguments.pair.split("-"))
     again = getattr(arguments, "again", False)
-    return Cell(preset, dataset, arguments.seed, pair, reward, root, again=again)
+    return Cell(preset, dataset, arguments.seed, arguments.pair, reward, root, again=again)
 
 
 def preset_folder(name_or_path: str) -> Path | None:

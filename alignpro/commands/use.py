@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alignpro.config import ConfigError
 from alignpro.sources.prompt_files import read_texts
+from alignpro.sources.terminal import inert
 
 
 def rewrite(arguments: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def rewrite(arguments: argparse.Namespace) -> int:
         raise ConfigError("no prompt: give texts, or --file with a file of prompts")
     rewrites = Prompter.load(arguments.prompter, arguments.base).rewrite(prompts, arguments.seed)
     lines = "".join(
-        json.dumps({"prompt": x, "rewrite": z}, ensure_ascii=False) + "\n"
+        inert(json.dumps({"prompt": x, "rewrite": z}, ensure_ascii=False)) + "\n"
         for x, z in zip(prompts, rewrites)
     )
     if arguments.out:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -263,12 +264,14 @@ def train(
 def check_cell(preset: Preset, results: Path, cell: str | None, runs: Path) -> list[str]:
     """How the kept cell and the same one trained again differ beyond what `compare_cells` allows.
 
-    Raises ValueError for a `cell` that is not kept.
+    Raises ConfigError for a text that names no cell.
     """
     with tempfile.TemporaryDirectory() as folder:
         if cell is None:
             (preset, *names), kept, root = _smoke_cell(), results / SMOKE, Path(folder) / "runs"
         else:
+            if not re.fullmatch(r"[^/]+/[^/]+/seed\d+", cell):
+                raise ConfigError(f"no cell {cell!r}: name one as in help/P1F1/seed0")
             dataset, architecture, seed = cell.split("/")
             names, kept = [dataset, architecture, int(seed.removeprefix("seed"))], results
             root = runs / "verify"

@@ -6,6 +6,9 @@ readers can tell apart). Figures have a white background in the light and in the
 
 from __future__ import annotations
 
+import ast
+import sys
+
 import seaborn as sns
 
 COLORS = {
@@ -50,7 +53,12 @@ def verbatim(text: str, longest: int = 72) -> str:
 
 
 def use_style() -> None:
-    """Set the book's look for every figure drawn after this call."""
+    """Set the book's look for every figure drawn after this call.
+
+    A notebook calls this before its first result. Raises ValueError where papermill was given a
+    parameter that the notebook does not have, such as a misspelt one: it would run the default.
+    """
+    _require_known_parameters()
     sns.set_theme(
         style="whitegrid",
         context="notebook",
@@ -68,3 +76,21 @@ def use_style() -> None:
             "legend.frameon": False,
         },
     )
+
+
+def _require_known_parameters() -> None:
+    """Compare the cell that papermill adds below the cell of parameters with that cell."""
+    cells = getattr(sys.modules["__main__"], "In", [])  # what IPython has run so far
+    for before, cell in zip(cells, cells[1:]):
+        if cell.startswith("# Parameters\n"):
+            known, given = _assigned(before), _assigned(cell)
+            if unknown := [name for name in given if name not in known]:
+                raise ValueError(
+                    f"no parameter {', '.join(unknown)}: this notebook takes {', '.join(known)}"
+                )
+
+
+def _assigned(cell: str) -> list[str]:
+    """The names that a cell gives a value to."""
+    found = (node.targets for node in ast.parse(cell).body if isinstance(node, ast.Assign))
+    return [target.id for targets in found for target in targets if isinstance(target, ast.Name)]

@@ -38,6 +38,7 @@ from alignpro.sources.openai_client import (
     connect,
     hide_key,
 )
+from alignpro.sources.terminal import inert
 
 # English text has about four bytes per token; three leaves room for other languages.
 BYTES_PER_TOKEN = 3
@@ -268,7 +269,7 @@ class _Run:
             status, reason = f"HTTP {error.status_code}", REFUSALS.get(error.status_code)
             if reason:  # and none of the server's words: a 401 tends to repeat part of the key
                 self._stop(f"the endpoint {reason} ({status})")
-            words = hide_key(error.message, judge._client)[:300]
+            words = inert(hide_key(error.message, judge._client)[:300])
             return self._failed(bound, 0.0, f"{status}: {words}")
         except (openai.APIError, ValueError) as error:
             # The call may have been paid for, with only the way back failing.

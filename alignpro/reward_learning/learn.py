@@ -24,7 +24,7 @@ from alignpro.config import ModelSpec
 from alignpro.reward_learning.config import RewardLearningConfig
 from alignpro.reward_learning.preferences import read_preferences
 from alignpro.runs import RunError, atomic_write, digest, write_json
-from alignpro.sources.files import explained, locked, seal
+from alignpro.sources.files import explained, locked, read_json, seal
 from alignpro.sources.provenance import provenance
 from alignpro.sources.reward_model import RewardModel
 from alignpro.sources.weights import minilm_folder
@@ -64,7 +64,7 @@ def learn_reward(
             card["seconds"] = round(time.perf_counter() - started, 1)
             _publish(trainer, card, folder)
             shutil.rmtree(work)
-    if json.loads((folder / "card.json").read_text())["key"] != key:
+    if read_json(folder / "card.json").get("key") != key:
         raise RunError(
             f"{folder} holds a reward model learned from other preferences or settings: "
             "choose another folder, or delete that one"

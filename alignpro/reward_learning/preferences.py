@@ -6,7 +6,6 @@ rubric, so the probability behind each label is known. A learner sees only the l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from alignpro.config import ConfigError
+from alignpro.sources.prompt_files import read_jsonl
 from alignpro.texts import NEUTRAL_MENU, Prompt
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -108,15 +109,20 @@ def _table(source) -> pd.DataFrame:
     if not path.is_file():
         raise PreferenceError(f"{path}: no such file")
     if path.suffix == ".parquet":
-        return pd.read_parquet(path)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise PreferenceError(f"{path}: not Parquet: {error}") from None
     if path.suffix not in (".jsonl", ".json"):
         raise PreferenceError(f"{path}: must be a .jsonl or .parquet file")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise PreferenceError(f"{path}:{number}: not JSON: {error}") from None
+    try:
+        for number, row in read_jsonl(path):
+            if not isinstance(row, dict):
+                raise PreferenceError(f"{path}:{number}: must be an object, got {row!r:.40}")
+            rows.append(row)
+    except ConfigError as error:
+        raise PreferenceError(str(error)) from None
     return pd.DataFrame(rows)
 
 

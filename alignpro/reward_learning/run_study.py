@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -23,12 +22,14 @@ from alignpro.reward_learning.study import column, labelled, study_folder
 from alignpro.rewards import rubric
 from alignpro.runs import (
     RESULTS,
+    RunError,
     atomic_write,
     code_digest,
     digest,
     stage_seed,
     write_json,
 )
+from alignpro.sources.files import file_hash, read_json
 from alignpro.sources.provenance import provenance
 
 
@@ -44,10 +45,14 @@ def run_study(
     """Run the study, or resume it, and return the folder of its results.
 
     Work is kept under `root` in a folder named after everything that determines it. Raises what
-    `Cell` and `learn_reward` raise.
+    `Cell` and `learn_reward` raise, and RunError where `results` holds another configuration.
     """
     facts = {"preset": described(preset), "learning": dataclasses.asdict(config)}
-    name = f"reward-learning-{preset.name}-{dataset}-s{seed}-{digest(facts, code_digest())}"
+    name = (
+        f"reward-learning-{preset.name}-{dataset}-s{seed}-{digest(facts, code_digest(), _code())}"
+    )
+    target = study_folder(preset.name, dataset, seed, results)
+    _require_one_configuration(target, facts)
     work = Path(root) / name
     work.mkdir(parents=True, exist_ok=True)
     cell = Cell(preset, dataset, seed, reward=rubric, root=root)
@@ -70,9 +75,18 @@ def run_study(
         {"lam": lam, **row} for lam, one in cells.items() for row in one.run.read("metrics.jsonl")
     ]
     tables = {"train": seen["train"], "test": scored, "prompters": evaluated}
-    target = study_folder(preset.name, dataset, seed, results)
     _export(target, tables, steps, facts, {**card, **provenance()})
     return target
+
+
+def _require_one_configuration(target: Path, facts: dict) -> None:
+    """Raise RunError where the folder of results holds a study that was made from other `facts`."""
+    path = target / "config.json"
+    if path.exists() and read_json(path) != json.loads(json.dumps(facts)):
+        raise RunError(
+            f"{target} holds a study of another configuration: choose another folder by --results, "
+            "or delete it if this study is to replace it"
+        )
 
 
 def _export(target: Path, tables: dict, steps: list[dict], facts: dict, card: dict) -> None:
@@ -84,7 +98,8 @@ def _export(target: Path, tables: dict, steps: list[dict], facts: dict, card: di
         (partial / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
         write_json(partial / "config.json", facts)
         write_json(partial / "card.json", card)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():  # to be deleted with the hidden folder, once the new one is in place
+            target.rename(partial.with_name("earlier"))
 
 
 def _responses(cell: Cell, split: str, samples: int, progress: bool) -> pd.DataFrame:
@@ -137,4 +152,9 @@ def _evaluated(cell: Cell, prompters: dict, reward: ScaledReward, progress: bool
 
 
 def _card(folder: Path) -> dict:
-    return json.loads((folder / "card.json").read_text())
+    return read_json(folder / "card.json")
+
+
+def _code() -> str:
+    """A hash of the code of this folder, which `code_digest` does not cover."""
+    return digest(*(file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))))

@@ -26,6 +26,7 @@ from alignpro.sources.openai_client import (
     is_filtered,
     refused_field,
 )
+from alignpro.sources.terminal import inert
 from alignpro.texts import Response
 
 TIMEOUT = 600.0  # seconds for one answer, including the server's queue
@@ -269,7 +270,7 @@ class Endpoint:
         code = error.status_code
         if code in REFUSALS:  # without the server's words, which may contain part of the key
             return f"{self} {REFUSALS[code]} (HTTP {code}). {KEPT}"
-        said = hide_key(error.response.text, self._client)[:300]
+        said = inert(hide_key(error.response.text, self._client)[:300])
         hint = ""
         if code in (400, 422):
             field = refused_field(error, request)

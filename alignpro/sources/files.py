@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,6 +161,16 @@ def _file_hash(path: Path, size: int, changed: int) -> str:
 def seal(folder: Path) -> None:
     """Write the hashes of the weights in `folder` beside them."""
     write_json(folder / SEAL, {p.name: file_hash(p) for p in sorted(folder.glob("*.safetensors"))})
+
+
+def try_out(write: Callable[[Path], None], folder: Path) -> None:
+    """Let `write` write to a new place in `folder`, and delete what it wrote.
+
+    Called before a long work, it shows what would fail at its end. Raises RunError where nothing
+    can be written, and what `write` raises.
+    """
+    with explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as trial:
+        write(Path(trial) / "written")
 
 
 def save_adapter(model, folder: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from alignpro.runs import atomic_write
+from alignpro.sources.files import read_json, read_table
 from alignpro.sources.prompter_folder import HUB_ID
 from alignpro.statistics import paired_gain
 
@@ -77,11 +75,11 @@ def write_model_card(run: Path, resamples: int) -> None:
     """
     folder, gains = run / "prompter", {}
     if (run / "evaluation.parquet").exists():
-        table = pd.read_parquet(run / "evaluation.parquet")
+        table = read_table(run / "evaluation.parquet")
         for base in ("No Fine-Tuning", "Best constant suffix"):
             gains[base] = paired_gain(table, "Align-Pro", base, resamples)
     config, card, facts = (
-        json.loads(path.read_text(encoding="utf-8"))
+        read_json(path)
         for path in (run / "config.json", run / "card.json", folder / "prompter.json")
     )
     preset, (_, frozen) = config["preset"], card["architecture"]

@@ -143,7 +143,11 @@ def _prompt(row: object, dataset: str, splits: bool, column: str) -> Prompt:
     return prompt
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    Raises ConfigError naming the line of a byte that cannot be read.
+    """
     raw = path.read_bytes()
     encoding = next((name for mark, name in MARKS.items() if raw.startswith(mark)), "utf-8-sig")
     try:
@@ -156,8 +160,12 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _jsonl(path: Path, column: str) -> Rows:
-    for number, line in enumerate(_text(path).split("\n"), 1):  # a text may hold other line ends
+def read_jsonl(path: Path, column: str = "") -> Rows:
+    """Read a JSONL file: the number and the value of each line that is not blank.
+
+    Only a line feed ends a line. Raises ConfigError naming the line that is not JSON.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -166,7 +174,7 @@ def _jsonl(path: Path, column: str) -> Rows:
 
 
 def _json(path: Path, column: str) -> Rows:
-    text = _text(path)
+    text = read_text(path)
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
@@ -185,7 +193,7 @@ def _json(path: Path, column: str) -> Rows:
 
 
 def _csv(path: Path, column: str) -> Rows:
-    text = _text(path)
+    text = read_text(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     # A comma in English, a semicolon where a comma is in numbers, a tab from some programs.
     for delimiter in (",", ";", "\t"):
@@ -223,4 +231,4 @@ def _parquet(path: Path, column: str) -> Rows:
     yield from enumerate(table.select(known).to_pylist(), 1)
 
 
-READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+READERS = {".jsonl": read_jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}

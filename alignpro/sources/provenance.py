@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import shutil
@@ -11,21 +10,24 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from alignpro.sources.files import explained, write_json
+from alignpro.sources.files import explained, read_json, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "sentence-transformers")
 
 
 def provenance() -> dict:
-    """Return versions, commit, hardware and date: what makes a result checkable."""
+    """Return versions, commit, hardware and date: what makes a result checkable.
+
+    A fact that this machine does not tell is None.
+    """
     import torch
 
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "versions": {name: _version(name) for name in VERSIONS},
         "hardware": {
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -50,13 +52,20 @@ def note_session(folder: Path) -> list[str]:
         "gpu": now["hardware"]["gpu"],
     }
     path = folder / "software.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"changes": []}
+    kept = read_json(path) if path.exists() else {"changes": []}
     first = kept.setdefault("first", mine)
     changes = [f"{k} {first.get(k)} -> {mine[k]}" for k in mine if first.get(k) != mine[k]]
     kept["changes"] = sorted({*kept["changes"], *changes})
     with explained(path):
         write_json(path, kept)
     return kept["changes"]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:
@@ -66,15 +75,20 @@ def _commit() -> str | None:
     asked = ["describe", "--always", "--exclude=*", "--abbrev=12"], ["status", "--porcelain"]
     # A study adds to its own results while it runs: what counts is whether the code was changed.
     asked[1].extend(["--untracked-files=no", "--", ".", ":!results"])
-    commit, changed = (
-        subprocess.run(git + words, capture_output=True, text=True).stdout.strip()
-        for words in asked
-    )
+    try:
+        commit, changed = (
+            subprocess.run(git + words, capture_output=True, text=True).stdout.strip()
+            for words in asked
+        )
+    except (OSError, ValueError):  # it cannot be run, or its words are not UTF-8
+        return None
     return f"{commit}-dirty" if commit and changed else commit or None
 
 
 def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n")
+    except OSError:
+        lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,24 @@ class ModelError(RuntimeError):
 def cache_folder() -> Path:
     """Return the folder of converted models: ALIGNPRO_CACHE, or else the user's cache folder."""
     return Path(os.environ.get("ALIGNPRO_CACHE") or user_cache_dir("alignpro"))
+
+
+@contextlib.contextmanager
+def in_cache(target: Path) -> Iterator[Path]:
+    """Yield a path to write the new folder `target` of the cache to, as `atomic_write` does.
+
+    Raises ModelError where the cache cannot be written to, before the block runs if it can.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with atomic_write(target) as partial:
+            yield partial
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot write {target}: {error}. Set the environment variable ALIGNPRO_CACHE to a "
+            "folder that has room and can be written to"
+        ) from error
 
 
 def smollm2_folder() -> Path:
@@ -84,17 +102,16 @@ def convert_gguf(
     name: the model's id on the Hub. source: what `source.json` keeps. finish: changes the tokenizer
     and the model before they are kept. Raises ModelError if there is no room.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Half a byte per weight becomes four.
-    needed, free = 10 * gguf.stat().st_size, shutil.disk_usage(target.parent).free
-    if free < needed:
-        raise ModelError(
-            f"converting {name} needs about {needed / 1e9:.1f} GB in {target.parent}, "
-            f"{free / 1e9:.1f} GB are free; set ALIGNPRO_CACHE to a larger place"
-        )
-    print(f"converting {name} once (about 20 s) ...", flush=True)
-    # Hides progress bars, which do not help the reader of a page. Errors are still raised.
-    with contextlib.redirect_stderr(io.StringIO()):
+    # Progress bars do not help the reader of a page. Errors are still raised.
+    with in_cache(target) as partial, contextlib.redirect_stderr(io.StringIO()):
+        # Half a byte per weight becomes four.
+        needed, free = 10 * gguf.stat().st_size, shutil.disk_usage(target.parent).free
+        if free < needed:
+            raise ModelError(
+                f"converting {name} needs about {needed / 1e9:.1f} GB in {target.parent}, "
+                f"{free / 1e9:.1f} GB are free; set ALIGNPRO_CACHE to a larger place"
+            )
+        print(f"converting {name} once (about 20 s) ...", flush=True)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
@@ -105,11 +122,10 @@ def convert_gguf(
         fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
         fresh.load_state_dict(loaded.state_dict())
         finish(tokenizer, fresh)
-        with atomic_write(target) as partial:
-            fresh.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            seal(partial)
-            write_json(partial / "source.json", source)
+        fresh.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        seal(partial)
+        write_json(partial / "source.json", source)
 
 
 TINY = {
@@ -172,11 +188,21 @@ def tiny_folder(architecture: str) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with atomic_write(target) as partial:
+    with in_cache(target) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         seal(partial)
     return target
+
+
+def files_that_count(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's folder that decide what the model says, in order.
+
+    Besides the weights, these are its settings, its tokenizer and its chat template.
+    """
+    patterns = ("*.safetensors", "*.bin", "*.model", "*.jinja", "*token*.json", "vocab.*")
+    patterns += ("config.json", "generation_config.json", "chat_template.json", "merges.txt")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def weights_hash(folder: Path) -> str:

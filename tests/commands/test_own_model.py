@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,7 +12,8 @@ import yaml
 from judge_server import JudgeServer, longer, say
 
 from alignpro.commands.main import main
-from alignpro.config import load_preset
+from alignpro.config import PRESETS, load_preset
+from alignpro.runs import RESULTS
 from alignpro.statistics import paired_gain
 
 REWARD = "def score(prompts, responses):\n    return [len(y) / 100 for y in responses]\n"
@@ -194,6 +197,58 @@ def test_an_error_is_one_message_without_a_traceback(alignpro, prompts):
     status, out, error = alignpro("rewrite --prompter nowhere", "Why?")
     assert status == 2 and "nowhere holds no trained prompter" in error
     assert alignpro("rewrite --prompter nowhere")[2].startswith("no prompt: give texts")
+
+
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(alignpro, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alignpro.commands.use.rewrite", interrupted)
+    status, out, error = alignpro("rewrite --prompter mine", "Why?")
+    assert (status, out) == (130, "")
+    assert error == "stopped. What is done is kept: the same command goes on from there\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --seed -1", "--seed: must be a whole number of at least 0, got -1"),
+        ("train --seed 1.5", "--seed: must be a whole number of at least 0, got 1.5"),
+        ("train --pair P1", "--pair: must be two roles of the preset"),
+        ("train --pair P1-F1-F2", "--pair: must be two roles of the preset"),
+        ("rehearse --pair -F1", "--pair: "),
+        ("train --threads -3", "--threads: must be greater than 0 and finite, got -3"),
+        ("plan --prompt-tokens -5", "--prompt-tokens: must be greater than 0"),
+        ("plan --gpu-memory inf", "--gpu-memory: must be greater than 0 and finite, got inf"),
+        ("plan --flops nan", "--flops: must be greater than 0 and finite, got nan"),
+        ("judge a b --model m --prices -1 2", "--prices: "),
+        ("judge a b --model m --prices 1 inf", "--prices: must be at least 0 and finite, got inf"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_option(alignpro, capsys, command, message):
+    with pytest.raises(SystemExit, match="2"):
+        alignpro(command)
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_runs_and_results_of_a_preset_of_ones_own_are_beside_it(monkeypatch, alignpro, tmp_path):
+    """The project's own results hold those of its own presets alone, unless they are named."""
+    places = []
+    monkeypatch.setattr(
+        "alignpro.experiments.reproduce", lambda preset, *where: places.append(where[:2]) or []
+    )
+    (tmp_path / "own").mkdir()
+    shutil.copy(PRESETS / "smoke.yaml", tmp_path / "own" / "mine.yaml")
+    for arguments in (
+        "--preset own/mine.yaml",
+        "--preset own/mine.yaml --results r --runs x",
+        "--preset smoke",
+        f"--preset {PRESETS / 'smoke.yaml'}",
+    ):
+        assert alignpro(f"reproduce {arguments}")[0] == 0
+    named, ours = (Path("x"), Path("r")), (Path("runs"), RESULTS)
+    assert places == [(Path("own/runs"), Path("own/results")), named, ours, ours]
 
 
 def test_serve_names_the_package_that_it_lacks(alignpro, monkeypatch):

@@ -8,6 +8,8 @@ from alignpro.config import SamplingConfig
 from alignpro.fast.adapter import add_lora
 from alignpro.fast.logprobs import forward, make_batch, with_trunk
 from alignpro.generation import Policy
+from alignpro.sources.chat import Chat
+from alignpro.theory.next_token import next_token_logits
 
 WINDOW = 24
 SAMPLING = SamplingConfig(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=24)
@@ -89,3 +91,25 @@ def test_log_probabilities_are_those_of_one_plain_pass_per_row(sliding, smoke):
     pair = trunk.rows(torch.tensor([2, 0]))
     logp, _, _ = forward(adapted, pair, tokenizer.pad_token_id)
     torch.testing.assert_close(logp.detach(), plain[[2, 0], : logp.shape[1]], atol=2e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_next_token_of_a_rewrite_is_that_of_the_rewrite_alone(sliding):
+    """The rewrites begin alike and differ in length: padding must not come after what they share.
+
+    Logits and likelihoods are compared with one plain pass for each rewrite.
+    """
+    model, tokenizer = sliding
+    prompt = "Name a fruit that is yellow, please, and say why it is so."
+    suffixes = ["", "Be brief.", "Answer with a list, one item per line, and number the items."]
+    logits, likelihoods = next_token_logits(model, tokenizer, [prompt], suffixes)
+    texts = [f"{prompt} {suffix}".strip() for suffix in suffixes]
+    rows = [Chat(tokenizer).encode([{"role": "user", "content": text}]) for text in texts]
+    start = next(i for i in range(999) if len({tuple(row[: i + 1]) for row in rows}) > 1)
+    assert min(map(len, rows)) > WINDOW and len({*map(len, rows)}) == 3
+    for row, found, likelihood in zip(rows, logits[0], likelihoods[0]):
+        out = model(torch.tensor([row])).logits[0]
+        torch.testing.assert_close(torch.from_numpy(found), out[-1], atol=1e-4, rtol=1e-4)
+        p = out.double().log_softmax(-1)
+        own = [p[i - 1, row[i]].item() for i in range(start, len(row))]
+        assert likelihood == pytest.approx(sum(own) / len(own), abs=1e-5)

@@ -197,10 +197,40 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     broken.write_text('{"prompt": "Why?", "response": "Sun."}\n')
     with pytest.raises(PreferenceError, match="no column chosen, rejected among prompt, response"):
         read_preferences(broken)
+    broken.write_text("[1, 2]\n")
+    with pytest.raises(PreferenceError, match="broken.jsonl:1: must be an object"):
+        read_preferences(broken)
+    broken.write_bytes('{"prompt": "caf\xe9?"}\n'.encode("latin-1"))
+    with pytest.raises(PreferenceError, match="broken.jsonl:1: not UTF-8.*Save the file as UTF-8"):
+        read_preferences(broken)
+    broken.write_bytes(b"")
+    with pytest.raises(PreferenceError, match="no column prompt, chosen, rejected among"):
+        read_preferences(broken)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PreferenceError, match="broken.parquet: not Parquet"):
+        read_preferences(tmp_path / "broken.parquet")
     with pytest.raises(PreferenceError, match="no such file"):
         read_preferences(tmp_path / "absent.jsonl")
     with pytest.raises(PreferenceError, match="must be a .jsonl or .parquet"):
         read_preferences(__file__)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_line_separators_marks_and_blank_lines_do_not_break_preferences(
+    tmp_path, encoding, separator
+):
+    """`str.splitlines` would cut a row at any of these characters."""
+    rows = [
+        {"prompt": f"Why{separator}{n}?", "chosen": f"So{separator}.", "rejected": "No."}
+        for n in range(3)
+    ]
+    text = "\r\n\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(f"\n{text}\n\n".encode(encoding))
+    table, dropped = read_preferences(path)
+    assert dropped == {"empty": 0, "identical": 0}
+    assert table.to_dict("records") == rows
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from alignpro.sources.files import (
     require_readable,
     save_tensors,
     seal,
+    try_out,
     write_table,
 )
 
@@ -127,6 +128,32 @@ def test_a_damaged_table_is_named_and_can_be_made_again(tmp_path, damage):
         kept(path, lambda: table)
     path.unlink()
     pd.testing.assert_frame_equal(kept(path, lambda: table), table)
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_with_the_variable_to_set(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ALIGNPRO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(weights.ModelError, match="file/tiny-llama.* ALIGNPRO_CACHE to a folder"):
+        models.load(ModelSpec("tiny:llama"))
+    gguf = tmp_path / "model.gguf"
+    gguf.write_bytes(b"GGUF")
+    with pytest.raises(weights.ModelError, match="file/new.* ALIGNPRO_CACHE to a folder"):
+        weights.convert_gguf(gguf, "me/model", weights.cache_folder() / "new", {}, print)
+
+
+def test_what_must_work_at_the_end_is_tried_and_leaves_nothing(tmp_path):
+    seen = []
+    try_out(lambda place: seen.append(place.write_text("adapter")), tmp_path)
+    assert seen == [7] and list(tmp_path.iterdir()) == []
+    with pytest.raises(RunError, match="cannot write .*: no room"):
+        try_out(fail_to_write, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        try_out(lambda place: 1 / 0, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fail_to_write(place):
+    raise OSError("no room")
 
 
 def test_damaged_files_are_not_copied_into_the_results(tmp_path):

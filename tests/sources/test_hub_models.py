@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from checkpoints import save_reward_model
 from model_hub import hub
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSequenceClassification
 
 NEW, OLD = "b" * 40, "a" * 40
 
@@ -23,6 +26,15 @@ for source, revision in json.loads(sys.argv[1]):
     except ModelError as error:
         print(json.dumps(str(error)))
 """
+
+
+def save_adapter(base, folder):
+    """An adapter for the checkpoint `base`, with its config and tokenizer beside it."""
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    return folder
 
 
 def loaded(sources, **environment):
@@ -43,15 +55,17 @@ def loaded(sources, **environment):
 def test_a_hubs_models_are_pinned_and_its_refusals_explained(tmp_path):
     commits = {NEW: save_reward_model(tmp_path / "new", seed=1)}
     commits |= {OLD: save_reward_model(tmp_path / "old", seed=0)}
+    adapter = {NEW: save_adapter(commits[NEW], tmp_path / "adapter")}
     home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    with hub({"org/open": commits, "org/gated": None}) as url:
-        newest, pinned, gated, unknown, absent = loaded(
+    with hub({"org/open": commits, "org/gated": None, "org/adapter": adapter}) as url:
+        newest, pinned, gated, unknown, absent, on_top = loaded(
             [
                 ("org/open", None),
                 ("org/open", OLD),
                 ("org/gated", None),
                 ("org/open", "v9"),
                 ("org/absent", None),
+                ("org/adapter", None),
             ],
             HF_ENDPOINT=url,
             **home,
@@ -63,6 +77,8 @@ def test_a_hubs_models_are_pinned_and_its_refusals_explained(tmp_path):
     assert "`hf auth login`" in gated
     assert "cannot load 'org/open'" in unknown and "v9 is not a valid git identifier" in unknown
     assert "cannot load 'org/absent'" in absent and "set `source` in the preset" in absent
+
+    assert "'org/adapter' is an adapter, not a model" in on_top
 
     again, offline = loaded(
         [("org/open", OLD), ("org/other", None)], **home | {"HF_HUB_OFFLINE": "1"}
