@@ -49,6 +49,7 @@ import pandas as pd
 from IPython.display import display
 
 from alignpro.config import load_preset
+from alignpro.figures.style import use_style
 from alignpro.report.examples import (
     LARGEST_GAIN,
     LARGEST_LOSS,
@@ -59,6 +60,7 @@ from alignpro.report.examples import (
 from alignpro.report.html import text_table
 from alignpro.report.kept_runs import kept_preset, matrix_table, prompt_means
 
+use_style()
 results_of = kept_preset(preset)
 settings = load_preset(results_of)
 answers = matrix_table(results_of, files=["evaluation"])

@@ -45,9 +45,11 @@ import json
 import pandas as pd
 from IPython.display import display
 
+from alignpro.figures.style import use_style
 from alignpro.report.html import text_table
 from alignpro.runs import RESULTS
 
+use_style()
 kept = json.loads((RESULTS / "crash_matrix.json").read_text())
 rows = pd.DataFrame(kept["rows"])
 print(f"{len(rows)} cells, run on {kept['date'][:10]} with torch {kept['versions']['torch']}")

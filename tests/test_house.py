@@ -78,6 +78,12 @@ def test_a_notebook_has_the_common_set_up_cell_and_parameters(source):
     assert wanted in tagged["parameters"], "theory asks for no hardware; the rest picks by it"
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_a_notebook_sets_the_style_which_refuses_unknown_parameters(source):
+    code = "\n".join(c.source for c in book.paired(source).cells if c.cell_type == "code")
+    assert re.search(r"^(style\.)?use_style\(\)$", code, re.MULTILINE)
+
+
 def test_every_notebook_stands_in_the_table_of_contents_in_reading_order():
     """Once each; within a part the chapters' numbers rise, a chapter's sections have any."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())

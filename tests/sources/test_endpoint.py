@@ -149,6 +149,7 @@ del NO_REASON["choices"][0]["finish_reason"]
         (status(401), "set OPENAI_API_KEY", 1),
         (status(404), "source and endpoint", 1),
         (status(400, body={"error": {"message": "odd"}}), "HTTP 400: .*odd.*`top_k: 0`", 1),
+        (status(400, body=b"\x1b[31mred"), r"HTTP 400: \\u001b\[31mred", 1),
         (raw(b"<html>hello</html>", "text/html"), "no text", 1),
         (raw(b'{"choices": [{'), "no readable answer .JSONDecodeError", 1),
         (raw(b'{"choices": []}'), "no text", 1),
