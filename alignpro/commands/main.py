@@ -280,7 +280,10 @@ def _judge(arguments: argparse.Namespace) -> int:
     from alignpro.judging.llm_judge import Judge
     from alignpro.judging.pairs import read_pairs
     from alignpro.judging.report import report
+    from alignpro.sources.files import require_place
 
+    if arguments.out:
+        require_place(Path(arguments.out))
     try:
         pairs = read_pairs(arguments.a, arguments.b)
     except (OSError, ValueError) as error:

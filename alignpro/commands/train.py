@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alignpro.config import PRESETS, ConfigError, Preset
+from alignpro.sources.files import require_place
 from alignpro.sources.own_reward import load_reward
 from alignpro.sources.prompt_files import is_file
 from alignpro.sources.reference import candidates
@@ -98,6 +99,8 @@ def evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
             f"no finished training in {cell.run.folder.resolve()}: run `alignpro train` with the "
             "same arguments first"
         )
+    figure_path = Path(arguments.figure or cell.run.folder / "evaluation.png")
+    require_place(figure_path)
     table, resamples = cell.evaluate(), cell.preset.evaluation.resamples
     summary = reward_summary(table, resamples)
     size = summary.iloc[0]
@@ -114,9 +117,9 @@ def evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
     suffix = _suffix(table)
     print(f"\nthe best constant suffix is {suffix!r}. {_verdict(g)}")
     use_style()
-    figure = Path(arguments.figure or cell.run.folder / "evaluation.png")
-    mean_reward(summary, Path(cell.source).stem).savefig(figure, dpi=150, bbox_inches="tight")
-    print(f"figure: {figure}\ncard: {cell.run.folder / 'prompter' / 'README.md'}")
+    figure = mean_reward(summary, Path(cell.source).stem)
+    figure.savefig(figure_path, dpi=150, bbox_inches="tight")
+    print(f"figure: {figure_path}\ncard: {cell.run.folder / 'prompter' / 'README.md'}")
     if cell.usage:
         print(cell.usage, file=sys.stderr)
     return 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from alignpro.config import ConfigError
+from alignpro.sources.files import require_place
 from alignpro.sources.prompt_files import read_texts
 from alignpro.sources.terminal import inert
 
@@ -16,6 +17,8 @@ def rewrite(arguments: argparse.Namespace) -> int:
     """Write one JSON object with `prompt` and `rewrite` for each prompt, in order."""
     from alignpro.prompter import Prompter
 
+    if arguments.out:
+        require_place(Path(arguments.out))
     prompts = list(arguments.prompt)
     if arguments.file:
         prompts += read_texts(Path(arguments.file), arguments.prompt_column)

@@ -173,6 +173,15 @@ def try_out(write: Callable[[Path], None], folder: Path) -> None:
         write(Path(trial) / "written")
 
 
+def require_place(path: Path) -> None:
+    """Raise RunError where the file `path` could not be written. Called before a long work."""
+    new = not path.exists()
+    with explained(path):
+        open(path, "a").close()
+        if new:
+            path.unlink()
+
+
 def save_adapter(model, folder: Path) -> None:
     """Write the adapter of `model` (peft) to the new `folder`, whole and sealed."""
     with explained(folder), atomic_write(folder) as partial:

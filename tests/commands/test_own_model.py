@@ -232,6 +232,14 @@ def test_a_number_out_of_range_is_refused_with_its_option(alignpro, capsys, comm
     assert message in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "command", ["rewrite Why? --prompter mine", "judge a.jsonl b.jsonl --model m"]
+)
+def test_a_place_that_cannot_be_written_to_shows_before_the_work(alignpro, command):
+    status, out, error = alignpro(f"{command} --out nowhere/out.file")
+    assert (status, out) == (2, "") and error.startswith("cannot write nowhere/out.file: ")
+
+
 def test_runs_and_results_of_a_preset_of_ones_own_are_beside_it(monkeypatch, alignpro, tmp_path):
     """The project's own results hold those of its own presets alone, unless they are named."""
     places = []
