@@ -52,7 +52,7 @@ def run_study(
         f"reward-learning-{preset.name}-{dataset}-s{seed}-{digest(facts, code_digest(), _code())}"
     )
     target = study_folder(preset.name, dataset, seed, results)
-    _require_one_configuration(target, facts)
+    require_one_configuration(target, facts)
     work = Path(root) / name
     work.mkdir(parents=True, exist_ok=True)
     cell = Cell(preset, dataset, seed, reward=rubric, root=root)
@@ -79,7 +79,7 @@ def run_study(
     return target
 
 
-def _require_one_configuration(target: Path, facts: dict) -> None:
+def require_one_configuration(target: Path, facts: dict) -> None:
     """Raise RunError where the folder of results holds a study that was made from other `facts`."""
     path = target / "config.json"
     if path.exists() and read_json(path) != json.loads(json.dumps(facts)):

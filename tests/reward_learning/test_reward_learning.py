@@ -27,7 +27,7 @@ from alignpro.reward_learning.preferences import (
     noise_ceiling,
     read_preferences,
 )
-from alignpro.reward_learning.run_study import run_study
+from alignpro.reward_learning.run_study import require_one_configuration, run_study
 from alignpro.reward_learning.study import read_study
 from alignpro.runs import RunError
 from alignpro.texts import NEUTRAL_MENU
@@ -339,6 +339,17 @@ def test_an_encoder_that_lacks_weights_is_refused(encoder, numbers, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(RunError, match=r"no weights for bert.encoder.layer.2\."):
         learn_reward(toy(16, 0), tmp_path / "reward", numbers, 0, tmp_path, progress=False)
+
+
+def test_a_study_never_replaces_one_of_another_configuration(tmp_path):
+    require_one_configuration(tmp_path / "nothing", {})
+    (tmp_path / "config.json").write_text('{"learning": {"lams": [0.1, 1.0]}}')
+    require_one_configuration(tmp_path, {"learning": {"lams": (0.1, 1.0)}})
+    with pytest.raises(RunError, match="holds a study of another configuration"):
+        require_one_configuration(tmp_path, {"learning": {"lams": (0.1,)}})
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunError, match="config.json is damaged"):
+        require_one_configuration(tmp_path, {})
 
 
 def test_the_numbers_are_read_from_their_own_preset(tmp_path, monkeypatch):
