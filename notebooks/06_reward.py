@@ -51,6 +51,7 @@ from alignpro.figures import style, training
 from alignpro.config import load_preset
 from alignpro.evaluation import best_suffixes
 from alignpro.experiments import Cell
+from alignpro.report.html import text_table
 
 style.use_style()
 pd.set_option("display.max_colwidth", 120)
@@ -68,7 +69,7 @@ from alignpro.data import KINDS
 prompts = cell.prompts("train")
 first = [next(p for p in prompts if p.kind == kind) for kind in KINDS]
 labels = [style.KIND_LABELS[kind] for kind in KINDS]
-pd.DataFrame({"kind": labels, "a training prompt": [str(p) for p in first]})
+text_table(pd.DataFrame({"kind": labels, "a training prompt": first})).hide(axis="index")
 
 # %% [markdown]
 # Each kind asks for its own form of answer:
@@ -103,15 +104,13 @@ answers = [
     Response("You boil an egg in hot water for about seven minutes."),
     Response("1. Buy paint. 2. Buy paint. 3. Buy paint."),
 ]
-pd.DataFrame(
-    {
-        "answer": answers,
-        "relevance": relevance([question] * 3, answers).tolist(),
-        "form": [form_score(question, y) for y in answers],
-        "no repetition": [no_repetition(y) for y in answers],
-        "reward": rubric([question] * 3, answers).tolist(),
-    }
-).round(2)
+scores = {
+    "relevance": relevance([question] * 3, answers).tolist(),
+    "form": [form_score(question, y) for y in answers],
+    "no repetition": [no_repetition(y) for y in answers],
+    "reward": rubric([question] * 3, answers).tolist(),
+}
+text_table(pd.DataFrame({"answer": answers} | scores)).hide(axis="index")
 
 # %% [markdown]
 # Steps on the right subject earn most. The correct answer in the wrong form earns a quarter of

@@ -212,6 +212,7 @@ print(f"KL at the end: {kl.tail(5).mean():.2f} nats per sequence")
 from alignpro.runs import RESULTS
 
 trials = pd.read_json(RESULTS / "recipe" / "trials.jsonl", lines=True)
+trials["trial"] = trials["trial"].str.replace("half lam", "half the leash")
 gain = trials["gain_over_constant"].map("{:+.3f}".format)
 trials["gain"] = gain + " ± " + trials["gain_error"].map("{:.3f}".format)
 columns = {
@@ -255,6 +256,7 @@ training.recipe_trials(trials);
 from alignpro.report.html import text_table
 
 compared = pd.read_csv(RESULTS / "recipe" / "comparisons.csv").round(3)
+compared["trial"] = compared["trial"].str.replace("half lam", "half the leash")
 text_table(compared.rename(columns=lambda name: name.replace("_", " "))).hide(axis="index")
 
 # %% [markdown]
@@ -301,8 +303,8 @@ text_table(shown).hide(axis="index")
 
 # %% [markdown]
 # There are two rows per prompt. Each shows the text sent to the frozen LLM, its answer, and the
-# reward against the original prompt. Single answers are noisy, so one of the three may well be
-# worse.
+# reward against the original prompt. Answers have a limit of tokens, so some stop in the middle of a
+# sentence. Single answers are noisy, so one of the three may well be worse.
 #
 # ## What it learned to write
 

@@ -84,7 +84,7 @@ def step_times(metrics: pd.DataFrame) -> Figure:
         axes.barh(0, took, left=left, color=color, label=f"{label} {took:.1f} s")
         left += took
     axes.set(yticks=[], xlabel="median seconds of a step", title=f"One step takes {left:.1f} s")
-    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.5), fontsize=9)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.7), fontsize=9)
     return figure
 
 
