@@ -20,6 +20,7 @@ from alignpro.sources.files import (
     atomic_write,
     explained,
     load_tensors,
+    read_rows,
     save_tensors,
     write_json,
 )
@@ -136,17 +137,8 @@ class Run:
             watcher(name, rows)
 
     def read(self, name: str) -> list[dict]:
-        """Return the rows of a JSONL file of this run; none if it does not exist.
-
-        A last line without its end, which a kill has cut short, is left out. Raises RunError where
-        another one is damaged.
-        """
-        path = self.folder / name
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}. Restore it from a copy") from None
+        """Return the rows of a JSONL file of this run, as `files.read_rows` does."""
+        return read_rows(self.folder / name)
 
     def cut_back(self, name: str, step: int) -> None:
         """Drop the rows of `name` after `step`, which a resumed run writes again."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 from importlib import metadata
 
@@ -37,6 +38,21 @@ def test_equal_cells_share_a_folder_and_others_do_not(tmp_path, smoke, run):
 def test_other_code_makes_another_run(tmp_path, smoke, run, monkeypatch):
     monkeypatch.setattr(runs, "code_digest", lambda: "changed")
     assert Run(tmp_path, smoke, "help", ("P1", "F1"), "align-pro", 0).folder != run.folder
+
+
+def test_the_code_of_a_run_holds_all_that_decides_its_result(tmp_path, monkeypatch):
+    """Evaluation and the client of an endpoint too; not what only reads or shows results."""
+    shutil.copytree(runs.PACKAGE, tmp_path / "alignpro")
+    monkeypatch.setattr(runs, "PACKAGE", tmp_path / "alignpro")
+    seen = {runs.code_digest()}
+    for name in ("evaluation.py", "sources/endpoint.py", "sources/openai_client.py",
+                 "sources/chat.py", "fast/decode.py", "prompts/help.jsonl"):  # fmt: skip
+        with open(tmp_path / "alignpro" / name, "a") as file:
+            file.write("\n")
+        assert runs.code_digest() not in seen, name
+        seen.add(runs.code_digest())
+    (tmp_path / "alignpro" / "report" / "html.py").write_text("")
+    assert runs.code_digest() in seen
 
 
 def test_other_weights_in_the_same_directory_make_another_run(tmp_path, quick):

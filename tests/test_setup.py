@@ -1,9 +1,12 @@
 """A notebook on somebody else's machine: what its first cell fetches, spares and picks."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 import keep_installed  # noqa: E402
 import try_setup  # noqa: E402
 
+import alignpro  # noqa: E402
 from alignpro.config import preset_for_hardware  # noqa: E402
 
 PINS = ["numpy==2.4.6", "PyYAML==6.0.3", "tokenizers==0.23.3", "torch==2.13.0", "gguf==0.19.0"]
@@ -31,6 +35,23 @@ def test_what_colab_brings_stays_and_what_the_code_needs_is_exact():
         "torch==2.10.0+cu128",
         "gguf==0.19.0",
     ]
+
+
+def test_a_pyarrow_that_is_too_old_for_the_pinned_datasets_is_free_to_be_exchanged():
+    """Kept at 18.1 beside `datasets` in the pinned version, pip had nothing to resolve."""
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = keep_installed.spared(pins, {"pyarrow": "18.1.0", "datasets": "2.14.4"})
+    assert not [line for line in lines if line.startswith("pyarrow")]
+    [pinned] = [line for line in lines if line.startswith("datasets")]
+    assert pinned == f"datasets=={metadata.version('datasets')}"
+    needs = [r for r in metadata.requires("datasets") if re.match(r"pyarrow\W", r)]
+    assert not any("<" in need for need in needs), "any newer one serves"
+
+
+def test_a_pyarrow_that_was_exchanged_in_a_session_asks_for_another(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(__version__="18.1.0"))
+    with pytest.raises(ImportError, match="pyarrow was exchanged .*: restart the session"):
+        importlib.reload(alignpro)
 
 
 def test_every_package_with_a_rule_has_a_pin():

@@ -14,8 +14,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-# Stays in the version found: pip reports a conflict rather than exchange it.
-KEPT = {"matplotlib", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "torch"}
+# Stays in the version found: pip reports a conflict rather than exchange it. Not pyarrow, of which
+# the pinned `datasets` needs a newer one than Colab has had: then nothing could be resolved.
+KEPT = {"matplotlib", "numpy", "pandas", "scikit-learn", "scipy", "torch"}
 # What the code is written against: exactly the pinned version, whatever was there.
 EXACT = {
     "accelerate", "datasets", "gguf", "huggingface-hub", "openai", "peft", "safetensors",

@@ -117,7 +117,8 @@ def _add_judge(commands) -> None:
     command.add_argument("--model", required=True, help="the judge's name at the endpoint")
     text = "default: OPENAI_BASE_URL, or OpenAI's own; the key is read from OPENAI_API_KEY"
     command.add_argument("--endpoint", metavar="URL", help=text)
-    text = "the replies are kept here, so that none is paid for twice; default: %(default)s"
+    text = "the replies are kept here: only those to calls under way at a kill are paid for twice; "
+    text += "default: %(default)s"
     command.add_argument("--store", default="verdicts.sqlite", help=text)
     text = "prices of a million tokens in and out, in any currency"
     command.add_argument("--prices", nargs=2, type=_price, metavar=("IN", "OUT"), help=text)

@@ -89,7 +89,7 @@ def train(preset: Preset, arguments: argparse.Namespace) -> int:
 @np.errstate(divide="ignore", invalid="ignore")
 def evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
     """Measure a trained prompter on test prompts, print its gains and draw them."""
-    from alignpro.figures.style import use_style
+    from alignpro.figures.style import use_style, verbatim
     from alignpro.figures.training import mean_reward
     from alignpro.statistics import paired_gain, reward_summary
 
@@ -117,7 +117,7 @@ def evaluate(preset: Preset, arguments: argparse.Namespace) -> int:
     suffix = _suffix(table)
     print(f"\nthe best constant suffix is {suffix!r}. {_verdict(g)}")
     use_style()
-    figure = mean_reward(summary, Path(cell.source).stem)
+    figure = mean_reward(summary, verbatim(Path(cell.source).stem))
     figure.savefig(figure_path, dpi=150, bbox_inches="tight")
     print(f"figure: {figure_path}\ncard: {cell.run.folder / 'prompter' / 'README.md'}")
     if cell.usage:

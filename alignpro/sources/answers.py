@@ -1,4 +1,7 @@
-"""The answers of an endpoint, kept one by one as they come, so that none is paid for twice."""
+"""The answers of an endpoint, kept one by one as they come.
+
+Only the answers to the calls under way when a process dies are paid for twice.
+"""
 
 from __future__ import annotations
 

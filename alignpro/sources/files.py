@@ -216,6 +216,19 @@ def read_json(path: Path) -> dict:
         raise RunError(f"{path} is damaged: {error}. Restore it from a copy") from None
 
 
+def read_rows(path: Path) -> list[dict]:
+    """Read the rows of a JSONL file; there are none if it does not exist.
+
+    A last line without its end, which a kill has cut short, is left out. Raises RunError where
+    another one is damaged.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}. Restore it from a copy") from None
+
+
 def require_readable(path: Path) -> None:
     """Raise RunError where a JSON, JSONL or Parquet file of a run cannot be read to its end."""
     try:
