@@ -246,7 +246,10 @@ FAILED = {
     "HTTP body cut short": (raw(b'{"choices": [{"mes'), "JSONDecodeError"),
     "500": (status(500), "HTTP 500"),
     "400": (status(400), "HTTP 400"),
-    "codes for a terminal": (status(500, body=b"\x1b[31mred"), r"HTTP 500: \\u001b\[31mred"),
+    "codes for a terminal": (
+        status(500, body={"error": {"message": "\x1b[31mred"}}),
+        r"HTTP 500: .*\\u001b\[31mred",
+    ),
     "error in a 200": (status(200, body={"error": {"message": "overheated"}}), "HTTP 502.*overh"),
     "finish_reason error": (say(verdict("1")[:30], finish_reason="error"), "HTTP 502"),
     "time-out": (stall(1.5), "APITimeoutError"),
