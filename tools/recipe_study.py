@@ -257,8 +257,8 @@ def comparisons(out: Path, trials: Sequence[Trial] = TRIALS) -> pd.DataFrame:
 def done(out: Path) -> set[tuple[str, int]]:
     """The (trial, seed) that have a line."""
     path = out / "trials.jsonl"
-    rows = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return {(row["trial"], row["seed"]) for row in map(json.loads, rows)}
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return {(row["trial"], row["seed"]) for row in map(json.loads, filter(None, lines))}
 
 
 def todo(out: Path, trials: Sequence[Trial] = TRIALS) -> list[tuple[Trial, int]]:
