@@ -17,7 +17,7 @@
 # **The question.** What do all runs of a preset show together? At the end you will know the book's
 # counterparts of the paper's Figures 2 and 3, with intervals over prompts *and* runs. You will know how
 # large the effects are, how small an effect these runs could have missed, whether a trained prompter
-# beats one fixed suffix, and what the prompters write.
+# beats the best constant suffix, and what the prompters write.
 #
 # Nothing is trained on this page. It reads the repository's `results/`, where each run keeps its
 # configuration, versions, commit, hardware and every generated text. `make reproduce` adds to them.
@@ -44,11 +44,13 @@ dataset = "help"
 seed = 0
 
 # %%
+import numpy as np
 import pandas as pd
 
 from alignpro.config import load_preset
 from alignpro.figures import matrix, style
 from alignpro.report.kept_runs import (
+    TRAINED,
     kept_preset,
     matrix_cards,
     matrix_metrics,
@@ -67,14 +69,18 @@ resamples = settings.evaluation.resamples
 
 # %%
 cards = matrix_cards(results_of)
-columns = {"architecture": "architecture", "configuration": "trained", "seed": "seed",
-           "training_seconds": "seconds", "date": "date", "commit": "commit"}  # fmt: skip
-named = cards.assign(architecture=cards["architecture"].map("".join), date=cards["date"].str[:10])
-named.set_index("dataset")[[*columns]].rename(columns=columns)
+columns = {"training_seconds": "seconds", "date": "date", "commit": "commit"}
+named = cards.assign(
+    trained=cards["configuration"].map(TRAINED),
+    training_seconds=cards["training_seconds"].round().astype(int),
+    date=cards["date"].str[:10],
+    commit=cards["commit"].str[:7],
+)
+named.set_index(["dataset", "trained", "seed"])[[*columns]].rename(columns=columns).sort_index()
 
 # %% [markdown]
-# One row per training run: `align-pro` trains the prompter, `rlhf` the frozen LLM itself. *seconds* is
-# the time that training took.
+# One row per training run. *Align-Pro* trains the prompter, *RLHF* the frozen LLM itself. *seconds* is the
+# time that training took.
 
 # %%
 wanted = pd.MultiIndex.from_product([settings.datasets, settings.seeds], names=["dataset", "seed"])
@@ -88,9 +94,9 @@ print("missing:", ", ".join(f"{d}/seed{s}" for d, s in wanted.difference(kept)) 
 
 # %%
 changes = recipe_changes(settings)
-older = changes.groupby("dataset")["seed"].unique()
-print("older runs:", "; ".join(f"{d}, seeds {sorted(s)}" for d, s in older.items()) or "none")
-shown = changes.drop_duplicates(["setting", "kept", "today"])[["setting", "kept", "today"]]
+older = changes.astype({"seed": str}).groupby("dataset")["seed"].unique()
+print("older runs:", "; ".join(f"{d}, seeds {', '.join(s)}" for d, s in older.items()) or "none")
+shown = changes[["setting", "kept", "today"]].astype(str).drop_duplicates()
 text_table(shown).hide(axis="index")
 
 # %% [markdown]
@@ -98,8 +104,8 @@ text_table(shown).hide(axis="index")
 #
 # ## Mean reward and variance
 #
-# Intervals cover prompts and runs. The two are resampled independently, since all runs of a dataset
-# answer the same prompts. Two or three runs tell little about how runs differ, so the intervals are
+# The reward r\* is the rubric, between 0 and 1. Intervals cover prompts and runs. The two are resampled
+# independently, since all runs of a dataset answer the same prompts. Two or three runs tell little about how runs differ, so the intervals are
 # widened as Student's t requires.
 
 # %%
@@ -109,23 +115,25 @@ matrix.paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward");
 
 # %% [markdown]
 # *Our counterpart of the paper's Figure 2: mean held-out reward by dataset and configuration, with 95 %
-# intervals.* The suffixes were chosen on validation prompts. *Best suffix, told the kind* uses the best
-# suffix for each kind of question; a prompter has to find out the kind by itself.
+# intervals.* Compare Align-Pro (blue) with the constant suffix (yellow) and RLHF (green). The suffixes were
+# chosen on validation prompts. *Best suffix, told the kind* uses the best suffix for each kind of question; a
+# prompter has to find out the kind by itself. A missing bar was not run.
 
 # %%
 matrix.paper_figure(cells, "variance", "variance of the reward", "Variance of the reward");
 
 # %% [markdown]
 # *Our counterpart of the paper's Figure 3: variance of the reward over all answers, with 95 % intervals.*
-# The variance is the sum of three parts: over the answers to one prompt (*within*), over the prompts of
-# one run (*across*), and over the runs (*runs apart*). Each is an unbiased estimate, and may fall below
-# zero where it is small.
+# The paper reports that Align-Pro (blue) is below No Fine-Tuning (grey). The variance is the sum of three
+# parts: over the answers to one prompt (*within*), over the prompts of one run (*across*), and over the runs
+# (*runs apart*). Each is an unbiased estimate, and may fall below zero where it is small.
 
 # %%
 columns = {"variance": "variance", "within": "within", "across": "across",
            "runs_apart": "runs apart", "runs": "runs"}  # fmt: skip
 by_cell = cells.set_index(["dataset", "configuration"])
-by_cell[[*columns]].rename(columns=columns).round(4)
+shown = by_cell[[*columns]].rename(columns=columns).round(3)
+shown.map(lambda number: number + 0)  # no minus sign before a zero
 
 # %% [markdown]
 # ## How large, and how sure
@@ -137,35 +145,35 @@ by_cell[[*columns]].rename(columns=columns).round(4)
 # %%
 rows = {}
 prompted = table[table["configuration"] != "RLHF"]
-for (architecture, name), part in prompted.groupby(["architecture", "dataset"]):
+for name, part in prompted.groupby("dataset"):
     for base in part["configuration"].unique().tolist():
         if base != "Align-Pro":
             runs = part.loc[part["configuration"] == base, "seed"]
             both = part[part["seed"].isin(runs)]
-            rows[architecture, name, base] = paired_gain(both, "Align-Pro", base, resamples)
-gains = pd.DataFrame(rows).T.rename_axis(["architecture", "dataset", "Align-Pro minus"])
-columns = {"gain": "difference", "low": "low", "high": "high", "effect_size": "effect size",
-           "detectable": "detectable"}  # fmt: skip
-gains.droplevel("architecture")[[*columns]].rename(columns=columns).round(3)
+            rows[name, base] = paired_gain(both, "Align-Pro", base, resamples)
+gains = pd.DataFrame(rows).T.rename_axis(["dataset", "Align-Pro minus"])
+columns = {"gain": "difference", "low": "low", "high": "high", "detectable": "detectable",
+           "effect_size": "effect size"}  # fmt: skip
+gains[[*columns]].rename(columns=columns).round({"effect size": 1}).round(3)
 
 # %% [markdown]
 # ## Choosing, without training
 #
 # *Best of n rewrites* draws n rewrites of the untrained prompter. The frozen LLM answers each once, and
-# the rewrite with the best answer is kept. It is then measured on new answers. Only one answer speaks for
-# each rewrite, so the one that is kept may be lucky rather than good. What do sixteen add to four?
+# the rewrite with the best answer is kept. It is then measured on new answers. Each rewrite is scored on one
+# answer only, so the one that is kept may be lucky rather than good. What do sixteen add to four?
 
 # %%
 chosen = table[table["configuration"].isin(["Best of 4 rewrites", "Best of 16 rewrites"])]
 more = {
-    key: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", resamples)
-    for key, part in chosen.groupby(["architecture", "dataset"])
+    name: paired_gain(part, "Best of 16 rewrites", "Best of 4 rewrites", resamples)
+    for name, part in chosen.groupby("dataset")
 }
-shown = pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T
+shown = pd.DataFrame(more, index=["gain", "low", "high", "detectable"]).T.rename_axis("dataset")
 shown.rename(columns={"gain": "difference"}).round(3)
 
 # %% [markdown]
-# *Best of 16 minus best of 4, with 95 % intervals.* A trained prompter pays for its training once.
+# *Best of 16 minus best of 4, with 95 % intervals, on the datasets where both were run.* A trained prompter pays for its training once.
 # Choosing pays n answers for each new prompt.
 #
 # ## Every answer
@@ -178,8 +186,10 @@ order = [n for n in style.COLORS if n in set(table["configuration"])]
 matrix.reward_distributions(table, order);
 
 # %% [markdown]
-# *Rewards of single answers.* The clouds have several bulges. The score for form is nearly all or
-# nothing, so an answer that misses its form gets a low reward whatever else it does.
+# *Rewards of single answers: density above the line, quartiles on it with the median in white, and the mean
+# of each prompt below.* Look for the weight that moves from 0.25 to the right. The clouds have several
+# bulges, because the score for form is nearly all or nothing: an answer that misses its form gets a low reward
+# whatever else it does.
 #
 # ## Learning, run by run
 
@@ -190,7 +200,7 @@ matrix.learning_bands(prompters);
 
 # %% [markdown]
 # *Reward and KL of the training batches: the mean over runs, and the range from the lowest run to the
-# highest, smoothed over five steps.*
+# highest, smoothed over five steps.* A curve that still rises at its end has not converged.
 #
 # ## What the prompters write
 
@@ -200,12 +210,52 @@ matrix.suffix_shares(shown, ["Untrained prompter", "Align-Pro"]);
 
 # %% [markdown]
 # *Share of each suffix within a kind of question, before and after training.* A prompter that reads the
-# question writes different suffixes for different kinds.
+# question writes different suffixes for different kinds. [The next page](19_reading.ipynb) measures how much
+# that earns.
+#
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** The variance changes from No Fine-Tuning to Align-Pro. Does the change come from answers to one prompt
+# that differ more, or from prompts that differ more?
+
+# %% tags=["hide-cell"]
+parts = by_cell[["variance", "within", "across"]]
+change = parts.xs("Align-Pro", level="configuration") - parts.xs("No Fine-Tuning", level="configuration")
+change.round(3)
+
+# %% [markdown]
+# **2.** How many prompts would tell Align-Pro from the best constant suffix with a power of 80 %, if the
+# difference were the one that was found? The detectable difference falls as one over the square root of the
+# number of prompts, if there are as many more runs.
+
+# %% tags=["hide-cell"]
+against = gains.xs("Best constant suffix", level="Align-Pro minus")
+factor = (against["detectable"] / against["gain"]) ** 2
+needed = pd.DataFrame({"prompts": against["prompts"], "needed": np.ceil(against["prompts"] * factor)})
+needed.astype(int)
+
+# %% [markdown]
+# **3.** Read a health sign: had the runs converged? Compare the mean reward of the last ten batches with that
+# of the ten before. Batches differ by chance, so compare the change with its standard error.
+
+# %% tags=["hide-cell"]
+scores = prompters.pivot_table(index="step", columns=["dataset", "seed"], values="objective/scores")
+change = scores.tail(10).mean() - scores.iloc[-20:-10].mean()
+error = scores.tail(20).std() * np.sqrt(2 / 10)
+pd.DataFrame({"change": change, "standard error": error}).round(3)
+
+# %% [markdown]
+# ## What was found
+#
+# Where is the trained prompter above a baseline, below it, or not told apart from it?
 
 # %%
-for (architecture, name, base), gain in gains.iterrows():
-    found = "above" if gain["low"] > 0 else "below" if gain["high"] < 0 else "not told apart from"
-    print(f"{architecture}, {name}: Align-Pro is {found} {base!r}")
+found = np.select([gains["low"] > 0, gains["high"] < 0], ["above", "below"], "not told apart")
+found = pd.Series(found, gains.index).unstack("dataset").fillna("not run")
+found = found.loc[gains.index.unique("Align-Pro minus")].reset_index().rename_axis(columns=None)
+text_table(found).hide(axis="index")
 
 # %%
 for name, part in by_cell["variance"].groupby(level="dataset", sort=False):
@@ -213,7 +263,6 @@ for name, part in by_cell["variance"].groupby(level="dataset", sort=False):
     print(f"{name}: the variance went from {before:.3f} to {after:.3f}")
 
 # %% [markdown]
-# **What was found.** The lists above are this book's findings on the experiment: where the trained
-# prompter is above each baseline, below it, or not told apart from it, and where the variance went. They
-# hold for the runs in `results/`, with a small model and a rubric for a reward. The
+# **What was found.** The table and the lines above are this book's findings on the experiment. They hold for
+# the runs in `results/`, with a small model and a rubric for a reward. The
 # [scoreboard](15_scoreboard.ipynb) sets them beside the paper's claims.

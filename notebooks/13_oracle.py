@@ -100,7 +100,8 @@ cells = cells.loc[[name for name in order if name in cells.index]]
 training.mean_reward(cells, dataset);
 
 # %% [markdown]
-# *Mean reward of held-out answers by configuration, with 95 % intervals over prompts and runs.*
+# *Mean reward of held-out answers by configuration, with 95 % intervals over prompts and runs.* Compare how far
+# Align-Pro and RLHF rise above No Fine-Tuning.
 
 # %%
 columns = {"mean": "mean", "mean_low": "low", "mean_high": "high", "variance": "variance",
@@ -129,6 +130,18 @@ gains.round(3)
 # training. If it is not above the prompter, the run may be too short, the leash too tight or the adapter
 # too small. It need not be a property of RLHF.
 #
+# The two were not tuned alike. The settings of the prompter were [studied](07_train.ipynb) on validation
+# prompts, and those of RLHF were not:
+
+# %%
+both = {"Align-Pro": settings.ppo, "RLHF": settings.rlhf}
+shared = {"steps": "steps", "learning_rate": "learning rate", "lr_scheduler_type": "learning rate over time",
+          "lam": "leash"}  # fmt: skip
+pd.DataFrame({who: {told: getattr(ppo, key) for key, told in shared.items()} for who, ppo in both.items()})
+
+# %% [markdown]
+# The leash is λ for the prompter and β for RLHF, as in the theory.
+#
 # ## Reward against time and tokens
 #
 # The same loop trains both, so their costs can share an axis. *Time* is the sum of the parts of each PPO
@@ -154,7 +167,7 @@ names = cards["configuration"].replace({"align-pro": "Align-Pro", "rlhf": "RLHF"
 cards = cards.assign(configuration=names).set_index(["configuration", "seed"]).sort_index()
 machine = pd.DataFrame(list(cards["hardware"]), index=cards.index).dropna(axis=1, how="all")
 steps = runs.groupby(["configuration", "seed"])["seconds"].agg(lambda s: s.max() / len(s))
-machine = machine.astype(object).fillna("not noted").assign(commit=cards["commit"])
+machine = machine.astype(object).fillna("not noted").assign(commit=cards["commit"].str[:7])
 machine.assign(**{"seconds per step": steps.round(1)})
 
 # %% [markdown]
@@ -162,10 +175,11 @@ machine.assign(**{"seconds per step": steps.round(1)})
 
 # %%
 at_equal = rlhf_cost.at_equal_cost(runs, "seconds").droplevel(["dataset", "architecture"])
-at_equal.astype({"seconds in all": int}).round(3)
+at_equal.round({"seconds in all": 0}).astype({"seconds in all": int}).round(3)
 
 # %%
-rlhf_cost.at_equal_cost(runs, "tokens").droplevel(["dataset", "architecture"]).round(3)
+at_equal = rlhf_cost.at_equal_cost(runs, "tokens").droplevel(["dataset", "architecture"])
+at_equal.assign(**{"tokens in all": at_equal["tokens in all"].map("{:,.0f}".format)}).round(3)
 
 # %% [markdown]
 # *start* and *end* are means of a run's first and last five batches. The column between them is the
@@ -180,12 +194,19 @@ spent = spent.join(used)
 means = table.groupby(["configuration", "seed"])["reward"].mean()
 spent["held-out gain"] = means - means["No Fine-Tuning"].reindex(means.index, level="seed")
 spent["gain per hour"] = spent["held-out gain"] / spent["training_seconds"] * 3600
-spent["gain per million tokens"] = spent["held-out gain"] / spent["tokens"] * 1e6
+spent["gain per 100,000 tokens"] = spent["held-out gain"] / spent["tokens"] * 1e5
 
 # %%
-digits = {"held-out gain": 3, "gain per hour": 3, "gain per million tokens": 2}
-columns = {"trained_parameters": "trained", "training_seconds": "seconds"}
-spent.rename(columns=columns).round(digits)
+digits = {"held-out gain": 3, "gain per hour": 2, "gain per 100,000 tokens": 2}
+columns = {"trained_parameters": "trained parameters", "training_seconds": "seconds"}
+shown = spent.round(digits)
+for name in ("trained_parameters", "training_seconds", "tokens"):
+    shown[name] = shown[name].map("{:,.0f}".format)
+shown.rename(columns=columns)
+
+# %% [markdown]
+# *Tokens* are those that training generated, and the *gain* is that of the held-out reward over No
+# Fine-Tuning.
 
 # %% [markdown]
 # ## Is prompting cheaper?
@@ -208,10 +229,10 @@ spent.rename(columns=columns).round(digits)
 
 # %%
 if have_oracle:
-    mean = spent.groupby("configuration")[["gain per hour", "gain per million tokens"]].mean()
+    mean = spent.groupby("configuration")[["gain per hour", "gain per 100,000 tokens"]].mean()
     for unit, column in mean.items():
         first, second = column.sort_values(ascending=False).items()
-        print(f"{unit}: {first[0]} {first[1]:+.3f}, {second[0]} {second[1]:+.3f}")
+        print(f"{unit}: {first[0]} {first[1]:+.2f}, {second[0]} {second[1]:+.2f}")
 else:
     print("no run of the oracle is kept: the third part cannot be judged from this page yet")
 
@@ -241,10 +262,11 @@ prompts, M = answers.shape
 print(f"{prompts} prompts, {M} answers each: no KL above log {M} = {np.log(M):.2f} nats")
 
 # %%
-columns = {"β": betas, "KL": pi_star.kl, "J(π*)": pi_star.reward,
+columns = {"KL, nats": pi_star.kl, "J(π*)": pi_star.reward,
            "low": pi_star.reward_interval[:, 0], "high": pi_star.reward_interval[:, 1],
            "from half": half.reward, "effective sample": pi_star.ess}  # fmt: skip
-pd.DataFrame(columns).iloc[:40:5].round(3)
+shown = pd.DataFrame(columns, index=pd.Index(betas.round(3), name="β"))
+shown.iloc[:40:5].round({"effective sample": 1}).round(3)
 
 # %% [markdown]
 # *Effective sample* is the number of the M answers that keep their weight. Where it is near 1, the row
@@ -295,7 +317,7 @@ fronts.append(rlhf_cost.front_table(half, "RLHF", "π*, half of the answers"))
 fronts = pd.concat(fronts, ignore_index=True)
 best = fronts.sort_values("reward").groupby("front", sort=False).tail(1)
 columns = {"reward": "reward", "low": "low", "high": "high", "kl": "KL", "ess": "effective sample"}
-best.set_index("front")[[*columns]].rename(columns=columns).round(3)
+best.set_index("front")[[*columns]].rename(columns=columns).round({"effective sample": 1}).round(3)
 
 # %% [markdown]
 # The highest reward of each estimate, with a 95 % interval over prompts. In the rows that read only the
@@ -326,15 +348,17 @@ pd.concat([starts, batches.add_prefix("first batches of ")]).rename("reward at K
 
 # %% [markdown]
 # And at the end: one column per run, with its reward and KL over the last ten steps, and the reward of
-# each front at that KL. The entry is missing where the samples cannot see so far.
+# each front at that KL. The entry is empty where the front belongs to the other configuration, or where the
+# samples cannot see so far.
 
 # %%
 ends = rlhf_cost.last_steps(runs)
-rlhf_cost.against_fronts(ends, fronts).droplevel(["dataset", "architecture"]).T.round(3)
+beside = rlhf_cost.against_fronts(ends, fronts).droplevel(["dataset", "architecture"])
+beside.rename(columns={"kl": "KL, nats"}).T.map("{:.3f}".format).replace("nan", "")
 
 # %% [markdown]
-# No run aims at the top of a front, though. PPO maximises reward − λ KL with the preset's λ, and the best
-# of that is one point of a front. Here is that point of each estimate, and the runs:
+# No run aims at the top of a front, though. PPO maximises reward − leash × KL with the preset's leash, and the
+# best of that is one point of a front. Here is that point of each estimate, and the runs:
 
 # %%
 own = {"Align-Pro": settings.ppo.lam, "RLHF": settings.rlhf.lam}
@@ -343,20 +367,14 @@ points = fronts.loc[objective.groupby(fronts["front"]).idxmax()]
 points = points.set_index(["configuration", "front"])[["reward", "kl"]]
 reached = ends.droplevel(["dataset", "architecture"]).rename("seed {}".format, level="seed")
 points = pd.concat([points, reached.rename_axis(points.index.names)]).sort_index()
-points["λ"] = points.index.get_level_values("configuration").map(own)
-points = points.assign(objective=points["reward"] - points["λ"] * points["kl"])
-points.rename(columns={"kl": "KL"}).round(3)
+points["leash"] = points.index.get_level_values("configuration").map(own)
+points = points.assign(objective=points["reward"] - points["leash"] * points["kl"])
+points.rename(columns={"kl": "KL, nats"}).round(3)
 
 # %% [markdown]
 # By the identity C1, the missing *objective* of a run is λ KL(ρ‖ρ\*), the cost of imperfect training. The
 # uncertainty of the estimates comes on top.
-
-# %%
-for name, gain in gains.iterrows():
-    found = "above 0" if gain["low"] > 0 else "below 0" if gain["high"] < 0 else "not told apart from 0"
-    print(f"{name}: {gain['difference']:+.3f}, {found}")
-
-# %% [markdown]
+#
 # ## Exercises
 #
 # Predict first. Then unfold the solution, which was run.
@@ -364,8 +382,8 @@ for name, gain in gains.iterrows():
 # **1.** Does the order of the two in gain per hour and per token hold in every run, or only on average?
 
 # %% tags=["hide-cell"]
-each = spent[["gain per hour", "gain per million tokens"]].unstack("configuration")
-each.round(3)
+each = spent[["gain per hour", "gain per 100,000 tokens"]].unstack("configuration")
+each.round(2)
 
 # %% [markdown]
 # **2.** How far did each run get with a quarter of the tokens of the cheapest run? Predict from the
@@ -378,6 +396,15 @@ change = reached.apply(lambda score: score.tail(5).mean() - score.head(5).mean()
 change.unstack("configuration").round(3)
 
 # %% [markdown]
-# **What was found.** The last lines compare the prompter and the oracle on held-out prompts. The tables
-# above show what each cost. The estimated optima show how much reward there was to gain. They need only
-# samples, and their two errors, few samples and noisy averages, were given with their sizes.
+# ## What was found
+
+# %%
+for name, gain in gains.iterrows():
+    found = "above 0" if gain["low"] > 0 else "below 0" if gain["high"] < 0 else "not told apart from 0"
+    print(f"{name}: {gain['difference']:+.3f}, {found}")
+
+# %% [markdown]
+# **What was found.** These lines compare the prompter and the oracle on held-out prompts. *Is prompting
+# cheaper?* shows which of them gains more per hour and per token. The estimated optima show how much reward
+# there was to gain. They need only samples, and their two errors, few samples and noisy averages, were given
+# with their sizes.

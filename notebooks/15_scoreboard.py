@@ -18,6 +18,9 @@
 # finding for every claim, its scale, how sure it is, and where to read more. Only the claims themselves,
 # in our words, and what the paper reports are typed in. Every number is computed here or comes from the
 # runs in `results/`, and every verdict follows from a rule.
+#
+# What was run: SmolLM2-135M-Instruct as the prompter and as the frozen LLM, 750 prompts of our own in three
+# datasets (`help`, `chat`, `reasoning`), and a rubric of form as the reward, between 0 and 1.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -48,6 +51,7 @@ from alignpro.figures import style
 from alignpro.figures.answer import effects
 from alignpro.report import scoreboard
 from alignpro.report.answer import answer_rows, answer_table, by_dataset
+from alignpro.report.html import text_table
 from alignpro.report.kept_runs import kept_preset
 from alignpro.report.scoreboard import NOT_RUN
 from alignpro.runs import RESULTS
@@ -55,22 +59,23 @@ from alignpro.runs import RESULTS
 style.use_style()
 results_of = kept_preset(preset)
 theory, remarks = scoreboard.theory_rows(instances=200, seed=seed)
-measured = scoreboard.measured_rows(load_preset(results_of))
+rows = scoreboard.measured_rows(load_preset(results_of))
+measured = by_dataset(rows)
 elsewhere = scoreboard.elsewhere_rows()
 
 # %% [markdown]
 # ## This book's answer
 
 # %% tags=["answer-figure"]
-effects(by_dataset(measured));
+effects(measured);
 
 # %% [markdown]
 # *Every measured claim on every dataset that was run: the difference and its 95 % interval over prompts
-# and runs.* Rewards lie between 0 and 1. A claim about the variance names a fall, so there a point right of
-# zero has the opposite sign.
+# and runs. Blue has the sign that the claim names, orange the opposite one, and grey is not told apart from
+# zero. A claim about the variance names a fall, so there a point right of zero is orange.*
 
 # %% tags=["answer-table"]
-answer_table(answer_rows(theory, remarks, measured, elsewhere))
+answer_table(answer_rows(theory, remarks, rows, elsewhere))
 
 # %% [markdown]
 # ## What was measured, at a glance
@@ -80,20 +85,17 @@ answer_table(answer_rows(theory, remarks, measured, elsewhere))
 # %%
 ran = measured[measured["verdict"] != NOT_RUN]
 glance = measured.pivot(index="claim", columns="where", values="verdict")
-glance.loc[measured["claim"].unique(), measured["where"].unique()].rename_axis(columns=None)
+glance = glance.loc[measured["claim"].unique(), measured["where"].unique()].fillna("")
+text_table(glance.reset_index()).hide(axis="index")
 
 # %% [markdown]
 # *Same sign* means that the whole 95 % interval of the difference has the sign that the claim names. It
 # does not mean that the paper's numbers were reproduced. Models, data and judge are other ones: a small
 # model on a laptop, 750 prompts of our own, and a rubric in place of a reward model. A sign can carry
-# over, but a size cannot. The claim about one fixed suffix is ours: the paper has no such baseline.
-
-# %%
-verdicts = pd.concat([theory, measured, elsewhere])["verdict"]
-verdicts.value_counts().to_frame("claims")
-
-# %% [markdown]
-# All verdicts, those on the theory among them. A measured claim counts once per dataset.
+# over, but a size cannot. The claim about the best constant suffix is ours: the paper has no such baseline.
+#
+# Do not count the verdicts. The rows share their runs, so they are not independent. Nor are the intervals
+# widened for their number: of twenty such intervals, one is expected to miss its true value.
 #
 # ## How a verdict is given
 #
@@ -107,7 +109,7 @@ verdicts.value_counts().to_frame("claims")
 # | opposite sign at small scale | the whole interval is on the other side |
 # | not told apart | the interval contains zero, or there is nothing to compare with |
 # | too few prompts | fewer than six, which cannot be significant at 5 % even if all agree |
-# | needs the H100 | about the paper's own models, which this book has not run |
+# | not run: needs … | about the paper's own models or judge, which this book has not run |
 # | not run | `results/` has no such run |
 #
 # The rules are `theory_verdict`, `remark_verdict` and `measured_verdict` in
@@ -124,7 +126,7 @@ verdicts.value_counts().to_frame("claims")
 # The table shows in how many random instances a statement holds, and its largest *violation*. For an
 # inequality the violation is the left side minus the right, for an identity their distance. Rewards have
 # a range of 1, and a violation of at most 1e−6 counts as none. A negative number is the smallest margin
-# by which the inequality held.
+# by which the inequality held, and 0 is a number below 1e−12, which is rounding.
 
 # %%
 scoreboard.board(theory, ["place", "claim", "as stated", "correction", "corrected"])
@@ -149,14 +151,14 @@ scoreboard.board(remarks, ["kind", "without", "holds without", "with", "holds wi
 # ## The measurements in detail
 #
 # Differences are paired by prompt and run, and intervals cover both. We read *comes near RLHF* as
-# nearer to RLHF than to No Fine-Tuning. That reading is ours; the paper shows bars.
+# nearer to RLHF than to No Fine-Tuning. That reading is ours; the paper shows bars. The table is long, so it
+# is folded: it has what the paper reports, the number of runs and prompts, and other units.
 
-# %%
+# %% tags=["hide-output"]
 scoreboard.board(ran, ["place", "claim", "paper", "where", "found"])
 
 # %% [markdown]
-# *Every measured claim, on every dataset that has been run.* Do not count the verdicts: the rows share
-# their runs, and are not independent. The rows on the variance have an
+# *Every measured claim, on every dataset that has been run.* The rows on the variance have an
 # explanation: the chapter [Noise, chains, variance](../book/noise_chains_variance.md) derives when
 # prompting lowers the variance, and predicts that it rises for this book's rubric.
 

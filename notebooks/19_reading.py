@@ -42,6 +42,7 @@ dataset = "help"
 seed = 0
 
 # %%
+import numpy as np
 import pandas as pd
 
 from alignpro.config import load_preset
@@ -73,7 +74,9 @@ print("runs by dataset:", ", ".join(f"{name} {runs[name]}" for name in datasets)
 
 # %%
 chosen = {name: reading.pooled_choice(suffixes[suffixes["dataset"] == name]) for name in datasets}
-pd.DataFrame({name: {"for all": best, **by_kind} for name, (best, by_kind) in chosen.items()})
+shown = pd.DataFrame({name: {"for all": best, **by_kind} for name, (best, by_kind) in chosen.items()})
+shown = shown.rename(index=style.KIND_LABELS).rename_axis("chosen for")
+text_table(shown.reset_index()).hide(axis="index")
 
 # %%
 rows = {}
@@ -127,7 +130,8 @@ figures.held_out_curves(learned, searched, levels);
 # %% [markdown]
 # *Mean held-out reward against the calls of the frozen LLM. Thin blue lines are single runs. Bands hold the
 # middle 95 % of 40 searches with random calls. Dashed lines need no call of their own: no prompter, and the
-# best suffix of the validation prompts for one who is told the kind.*
+# best suffix of the validation prompts for one who is told the kind.* Look where the blue line crosses the
+# lines of the searches, if it does.
 
 # %%
 rows = {}
@@ -193,7 +197,7 @@ for name in datasets:
     for kind, one in part.groupby("kind"):
         paired = paired_gain(one, "Align-Pro", "No Fine-Tuning", resamples)
         by = one.groupby("configuration")[["reward", "ended"]].mean()
-        rows[name, kind] = {
+        rows[name, style.KIND_LABELS[kind]] = {
             "before": by.loc["No Fine-Tuning", "reward"], "after": by.loc["Align-Pro", "reward"],
             "gain": paired["gain"], "low": paired["low"], "high": paired["high"],
             "ended before": by.loc["No Fine-Tuning", "ended"], "ended after": by.loc["Align-Pro", "ended"],
@@ -239,7 +243,56 @@ text_table(invented.assign(**invented[numbers].astype(float).round(3)).reset_ind
 # %% [markdown]
 # *Rewrites of the trained prompters on test prompts: the share that adds none of the 18 hand-written
 # suffixes, what both groups earn, and the most frequent suffix off the menu.* A few rewrites off the menu
-# are slips of the pen, such as an entry cut short. An invention would be frequent, and would earn more.
+# are accidents, such as an entry cut short. An invention would be frequent, and would earn more.
+#
+# ## Exercises
+#
+# Predict first. Then unfold the solution, which was run.
+#
+# **1.** How much of the way from the best constant suffix to the best suffix told the kind does the trained
+# prompter go? 0 is the constant, and 1 is what knowing the kind earns.
+
+# %% tags=["hide-cell"]
+for name in datasets:
+    means = table[table["dataset"] == name].groupby("configuration")["reward"].mean()
+    constant, told = means[reading.CONSTANT], means[reading.TOLD_THE_KIND]
+    print(f"{name}: {(means['Align-Pro'] - constant) / (told - constant):.2f}")
+
+# %% [markdown]
+# **2.** Find the cheapest change that beats the best constant suffix. Keep it for four kinds, and write another
+# suffix for one. Which kind pays most? Compare it with the lead of the trained prompter over the constant.
+
+# %% tags=["hide-cell"]
+for name in datasets:
+    constant, by_kind_chosen = chosen[name]
+    tested = reading.every_suffix(name)
+    value = tested.pivot_table(index="kind", columns="configuration", values="reward")
+    share = tested.groupby("kind")["id"].nunique() / tested["id"].nunique()
+    pays = {k: share[k] * (value.loc[k, s] - value.loc[k, constant]) for k, s in by_kind_chosen.items()}
+    best = max(pays, key=pays.get)
+    lead = gains.loc[(name, reading.CONSTANT), "gain"]
+    print(f"{name}: {by_kind_chosen[best]!r} for {style.KIND_LABELS[best]} earns {pays[best]:+.3f} more,", end=" ")
+    print(f"and the trained prompter {lead:+.3f}")
+
+# %% [markdown]
+# **3.** What would a prompter earn that knew the best suffix of each single prompt? Choose by half of the
+# answers to a test prompt and measure on the other half, or luck is counted as skill.
+
+# %% tags=["hide-cell"]
+for name in datasets:
+    halves = reading.every_suffix(name).assign(half=lambda answers: answers["sample"] % 2)
+    halves = halves.pivot_table(index="id", columns=["half", "configuration"], values="reward")
+    choose, measure = halves[0].to_numpy(), halves[1].to_numpy()
+    best = choose.argmax(axis=1)
+    skill, luck = (half[np.arange(len(best)), best].mean() for half in (measure, choose))
+    told = levels[name][reading.TOLD_THE_KIND]
+    print(f"{name}: {skill:.3f} on the other half ({luck:.3f} on the same), told the kind {told:.3f}")
+
+# %% [markdown]
+# Two answers choose badly among 19 suffixes. So the best suffix of a prompt is hard to find, even where it
+# would earn more than the best suffix of its kind.
+#
+# ## What was found
 
 # %%
 invents = (invented["off the menu"] > 0.5) & (
@@ -253,10 +306,10 @@ for name in datasets:
     print(f"{name}: Align-Pro is {found} the best constant suffix;")
     print(f"    dealing its suffixes at random would cost {one['own'] - one['shuffled']:.3f};")
     print(f"    it earns {ours:.3f}, and the classifier of kinds {rival:.3f} with as many calls;")
-    print(f"    it {'invents' if invents[name] else 'chooses from the menu, and does not invent'}")
+    print(f"    it {'invents' if invents[name] else 'chooses from the menu, and does not invent'}.")
 
 # %% [markdown]
-# **What was found.** The lines above are the finding of this page. Where the classifier earns as much as
+# **What was found.** These lines are the finding of this page. Where the classifier earns as much as
 # the prompter or more, why train a prompter? The classifier needs training prompts sorted by kind, and a
 # list of suffixes that are tried out one by one. The prompter needs the list to start from, and finds out
 # by the reward alone which prompts belong together. If your prompts are sorted and your list is short,

@@ -25,7 +25,8 @@ def paper_figure(cells: pd.DataFrame, column: str, label: str, title: str) -> Fi
     )
     for axes, architecture in zip(grid.flat, architectures):
         _grouped_bars(axes, cells[cells["architecture"] == architecture], column)
-        axes.set(ylabel=label, title=f"{title}, {architecture}")
+        beside = f", {architecture}" if len(architectures) > 1 else ""
+        axes.set(ylabel=label, title=title + beside)
     grid[-1, 0].legend(ncols=3, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     return figure
 
@@ -87,7 +88,7 @@ def learning_bands(metrics: pd.DataFrame) -> Figure:
     """
     panels = {
         "objective/scores": "mean reward of the batch",
-        "objective/kl": "KL(ρ‖ρ_sft), nats per sequence",
+        "objective/kl": "KL(ρ‖ρ_sft), nats per rewrite",
     }
     figure, grid = plt.subplots(1, 2, figsize=(10, 3.8))
     for axes, (name, label) in zip(grid, panels.items()):
