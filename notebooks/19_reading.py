@@ -238,7 +238,8 @@ for name in datasets:
     }  # fmt: skip
 invented = pd.DataFrame(rows).T.rename_axis("dataset")
 numbers = ["off the menu", "reward on the menu", "reward off the menu"]
-text_table(invented.assign(**invented[numbers].astype(float).round(3)).reset_index())
+shown = invented.assign(**invented[numbers].astype(float).map("{:.3f}".format).replace("nan", "none"))
+text_table(shown.reset_index()).hide(axis="index")
 
 # %% [markdown]
 # *Rewrites of the trained prompters on test prompts: the share that adds none of the 18 hand-written

@@ -30,8 +30,9 @@ def answer_rows(
                 f"{verdict}: {n} of {len(theory)}" for verdict, n in counts.items()
             ),
             EFFECT: "exact, nothing is estimated",
-            "caveat": f"The paper's text has {errors.sum()} errors. {needed.sum()} hypotheses must "
-            f"be read in, and {(~needed).sum()} limits of use are named.",
+            "caveat": "The formulas are reconstructed: our source of the paper has lost them. "
+            f"Its text has {errors.sum()} errors. {needed.sum()} hypotheses must be read in, and "
+            f"{(~needed).sum()} limits of use are named.",
             "link": "notebooks/15_scoreboard#the-theory",
         }
     ]
