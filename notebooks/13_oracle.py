@@ -60,7 +60,6 @@ from alignpro.report.kept_runs import (
 )
 from alignpro.runs import RESULTS
 from alignpro.statistics import paired_gain
-from alignpro.texts import BEST_SUFFIXES
 from alignpro.theory.from_samples import prompter_front, rlhf_front
 
 style.use_style()
@@ -285,7 +284,7 @@ shown.iloc[:40:5].round({"effective sample": 1}).round(3)
 # %%
 folder = RESULTS / results_of / dataset / "".join(pair)
 suffixes = pd.concat([pd.read_parquet(p) for p in sorted(folder.glob("seed*/suffixes.parquet"))])
-menu = [s for s in suffixes["configuration"].unique() if s not in ("(nothing)", *BEST_SUFFIXES)]
+menu = [suffix for suffix in suffixes["configuration"].unique() if suffix != "(nothing)"]
 drawn = table[table["configuration"] == "Untrained prompter"]
 written = pd.Series([r.removeprefix(x).strip() for r, x in zip(drawn["rewrite"], drawn["prompt"])])
 share = written.value_counts(normalize=True)

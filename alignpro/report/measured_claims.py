@@ -79,10 +79,10 @@ def near_rlhf(answers: pd.DataFrame, resamples: int) -> Found | None:
 def gain_per_token(answers: pd.DataFrame, resamples: int) -> Found | None:
     """Held-out gain per 100,000 tokens that training generated: Align-Pro minus RLHF.
 
-    `answers` has the column `tokens` (`rlhf_cost.with_tokens`). Paired by prompt and run, over the
-    runs that both sides have; None where there are none.
+    `answers` has the column `training_tokens` of `rlhf_cost.with_tokens`. Paired by prompt and run,
+    over the runs that both sides have; None where there are none.
     """
-    tokens = answers.groupby(["seed", "configuration"])["tokens"].first().unstack()
+    tokens = answers.groupby(["seed", "configuration"])["training_tokens"].first().unstack()
     tokens = tokens.reindex(columns=[ALIGN_PRO, RLHF]).dropna() / 1e5
     answers = answers[answers["seed"].isin(tokens.index)]
     if answers.empty:

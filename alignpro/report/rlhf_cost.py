@@ -31,14 +31,15 @@ def spent(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_tokens(table: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """`table`, the answers of all runs, with the `tokens` that the training of each generated.
+    """`table`, the answers of all runs, with the `training_tokens` that each of them generated.
 
     `metrics` are those of `matrix_metrics`. NaN for a configuration that is not trained, and where
     no metrics are kept.
     """
     if metrics.empty:
-        return table.assign(tokens=np.nan)
-    return table.join(metrics.groupby(RUN)["val/generated_tokens"].sum().rename("tokens"), on=RUN)
+        return table.assign(training_tokens=np.nan)
+    tokens = metrics.groupby(RUN)["val/generated_tokens"].sum()
+    return table.join(tokens.rename("training_tokens"), on=RUN)
 
 
 def at_equal_cost(runs: pd.DataFrame, unit: str, window: int = 5) -> pd.DataFrame:

@@ -245,7 +245,7 @@ def test_a_gain_per_token_is_the_gain_over_no_prompter_by_what_training_generate
     for seed, ours in enumerate((0.2, 0.4)):
         rows += rows_of("No Fine-Tuning", prompts, seed) + rows_of("RLHF", prompts + 0.3, seed)
         rows += rows_of("Align-Pro", prompts + ours, seed)
-    table = pd.DataFrame(rows).assign(architecture="P1F1")
+    table = pd.DataFrame(rows).assign(architecture="P1F1", tokens=9)  # those of the answer
     table.loc[table["configuration"] == "RLHF", "architecture"] = "F1"
     steps = [
         {"configuration": c, "dataset": "help", "architecture": a, "seed": seed,
@@ -261,7 +261,8 @@ def test_a_gain_per_token_is_the_gain_over_no_prompter_by_what_training_generate
     assert found.prompts == 6 and found.basis == "2 runs × 6 prompts"
     alone = table[(table["configuration"] != "RLHF") | (table["seed"] == 1)]
     assert gain_per_token(alone, 200).value == pytest.approx(0.2 - 0.6)
-    assert gain_per_token(with_tokens(table.drop(columns="tokens"), pd.DataFrame()), 200) is None
+    unknown = with_tokens(table.drop(columns="training_tokens"), pd.DataFrame())
+    assert gain_per_token(unknown, 200) is None
 
 
 def test_what_is_missing_is_named_and_counts_for_nothing(tmp_path, preset):
