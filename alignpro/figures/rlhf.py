@@ -57,7 +57,7 @@ def on_gibbs_fronts(fronts: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         for _, run in runs[runs["configuration"] == name].groupby("seed"):
             _trajectory(axes, run, COLORS[name])
         axes.set(title=name, xlabel=f"√KL from its reference, √nats {NATS[name]}", xlim=(0, None))
-        axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.14))
+        axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.17))
     np.atleast_1d(grid)[0].set_ylabel("mean reward r*")
     return figure
 
