@@ -112,8 +112,9 @@ pd.DataFrame(gains, index=others)[[*columns]].rename(columns=columns).round(3)
 training.reward_by_kind(table);
 
 # %% [markdown]
-# *Mean reward by kind of question.* A prompter that always writes the same suffix would look like
-# the best constant suffix. A prompter that reads the prompt gains on several kinds at once.
+# *Mean reward by kind of question, with 95 % intervals over prompts.* A prompter that always
+# writes the same suffix would look like the best constant suffix. A prompter that reads the
+# prompt gains on several kinds at once.
 
 # %%
 kinds = table.groupby("id")["kind"].first()
@@ -156,7 +157,9 @@ runs = compare_runs(tables, resamples)
 training.run_means(runs, f"One dot per run, held-out prompts of {dataset}");
 
 # %% [markdown]
-# *Mean held-out reward by configuration, one dot per training run.*
+# *Mean held-out reward by configuration, one dot per training run.* Each run chooses its suffixes
+# by its own answers to the validation prompts. So the suffixes differ from run to run, and with
+# them the rewards of these baselines.
 
 # %%
 rows = {"gain": "gain over No Fine-Tuning", "standard_error": "its standard error",

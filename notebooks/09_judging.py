@@ -348,7 +348,8 @@ def quality(verdicts, labels):
     }
 
 
-pd.DataFrame({f"SmolLM2, {n}": quality(t, gold["preference"]) for n, t in kept.items()}).T
+measured = {f"SmolLM2, {n}": quality(t, gold["preference"]) for n, t in kept.items()}
+pd.DataFrame(measured).T.map(lambda value: "–" if value != value else value)
 
 # %% [markdown]
 # *agreement* is the share of known pairs on which the judge gives the rubric's outcome (A, tie or
@@ -428,7 +429,8 @@ judges = {
 }
 if judge_model:
     judges[judge_model] = judge.compare(labelled, "runs/verdicts.sqlite", max_cost=max_cost)
-pd.DataFrame({name: quality(t, labels) for name, t in judges.items()}).T
+measured = {name: quality(t, labels) for name, t in judges.items()}
+pd.DataFrame(measured).T.map(lambda value: "–" if value != value else value)
 
 # %% [markdown]
 # A judge whose agreement is not clearly above all three has shown nothing yet, however fluent its

@@ -446,7 +446,8 @@ for dataset, part in evaluation.groupby("dataset"):
     third = ((r - r.mean(axis=1, keepdims=True)) ** 3).sum(axis=1) * M / ((M - 1) * (M - 2))
     rows.append([dataset, r.mean(), third.mean(), *bootstrap(third[None])])
 columns = ["dataset", "mean reward", r"\(\kappa_3(r)\)", "low", "high"]
-formula_table(pd.DataFrame(rows, columns=columns).round(4).astype(str)).hide(axis="index")
+shown = pd.DataFrame(rows, columns=columns).set_index("dataset")
+formula_table(shown.map("{:.4f}".format))
 
 # %% [markdown]
 # A positive value predicts that RLHF, too, raises the variance at first.
