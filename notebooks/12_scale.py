@@ -15,8 +15,35 @@
 # # From a laptop to an H100, and further
 #
 # **The question.** What does it take to run this on your machine: a laptop, a borrowed GPU, one H100,
-# or several? At the end you will know the command for each, the memory and time that it needs at
-# least, and which of these numbers were measured and which only computed.
+# or several? At the end you will know the command for each, the least memory and time that it needs,
+# and which of these numbers were measured and which were only computed.
+#
+# ## One H100: three commands
+#
+# ```bash
+# python -m alignpro plan --preset h100
+# python -m alignpro rehearse --preset h100
+# python -m alignpro reproduce --preset h100
+# ```
+#
+# | command | where it runs | how long | downloads | what it tells you |
+# |---|---|---|---|---|
+# | `plan` | any machine | seconds | nothing | whether the preset fits, and a lower bound on its time |
+# | `rehearse` | the H100 | minutes | nothing | memory and seconds of each stage, with random weights of full size |
+# | `reproduce` | the H100 | hours to days | about 40 GB | the results |
+#
+# Before the third, run `hf auth login`: Llama is gated, and you have to accept its licence on the Hub.
+# `--dataset helpsteer` limits the run to one of [the paper's datasets](../book/hub_data.md). You can
+# stop it at any time, and the same command resumes it. At most one PPO step of training is lost
+# ([What a crash costs](20_crash_matrix.ipynb)).
+#
+# The preset `h100` takes the paper's hyper-parameters literally. A sibling, `h100-minibatch-128`,
+# differs in its PPO section alone, and is the one to start with; the section on minibatches explains
+# why.
+#
+# **No GPU was available for this book.** The laptop's times below are measured. Numbers for GPUs are
+# computed, unless a table says that it was measured and where. The code between the texts makes the
+# tables. You need none of it to run the commands.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -36,51 +63,70 @@ if importlib.util.find_spec("alignpro") is None:
 preset = "cpu"
 planned = "h100"  # the preset to plan: a name, or a YAML file of your own
 
-# %% [markdown]
-# **No GPU was available for this book.** The laptop's times below are measured. Numbers for GPUs are
-# computed, unless a table says that it was measured and where.
-
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 
 import pandas as pd
 import torch
+from IPython.display import display
 
 from alignpro.figures import style, training
 from alignpro.config import load_preset
+from alignpro.report import benchmark
+from alignpro.report.html import text_table
 from alignpro.report.kept_runs import matrix_cards
+from alignpro.runs import RESULTS
 from alignpro.scale import rehearsal
-from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan, in_gb
+from alignpro.scale.plan import GPU, OVERHEAD, Plan, in_gb
 
 style.use_style()
 scale = load_preset(planned)
 
+
+def show(table, caption="", decimals=2):
+    """Show `table`, without the numbers of its rows and with words for truth values."""
+    words = {"fits": {True: "yes", False: "no"}}
+    shown = table.assign(**{name: table[name].map(words[name]) for name in words if name in table})
+    display(text_table(shown, caption, decimals=decimals).hide(axis="index"))
+
+
 # %% [markdown]
 # ## A laptop
 #
-# ```
+# ```bash
 # python -m alignpro reproduce --preset cpu --dataset help
 # ```
 #
-# This trains a prompter and its oracle for each seed and evaluates both. It needs neither a GPU nor
-# a network. The runs kept in `results/` took this long:
+# This trains a prompter and its oracle (the frozen LLM itself, fine-tuned by RLHF) for each seed, and
+# evaluates both. It needs neither a GPU nor a network. The runs kept in `results/` took this long:
 
 # %%
-cards = matrix_cards("cpu").reindex(
-    columns=["dataset", "configuration", "seed", "training_seconds", "processes", "hardware"]
-)
-laptop = cards.drop(columns=["training_seconds", "hardware"])
-laptop["minutes"] = (cards["training_seconds"] / 60).round(1)
-for fact in ("cores", "threads", "instructions"):
-    laptop[fact] = [found.get(fact, "not noted") for found in cards["hardware"]]
-laptop
+cards = matrix_cards("cpu")
+cards["minutes"] = cards["training_seconds"] / 60
+cards["configuration"] = cards["configuration"].map({"align-pro": "Align-Pro", "rlhf": "RLHF"})
+laptop = cards.groupby(["dataset", "configuration"])["minutes"].agg(["count", "min", "max"])
+laptop.columns = ["runs", "shortest, minutes", "longest, minutes"]
+show(laptop.reset_index(), decimals=0)
+
+# %%
+facts = ("cores", "threads", "instructions")
+machines = {tuple(str(found.get(fact, "?")) for fact in facts) for found in cards["hardware"]}
+for cores, threads, instructions in sorted(machines):
+    print(f"on a CPU with {cores} cores and {instructions}, by a process with {threads} thread(s)")
+print(f"all {len(cards)} runs one after another: {cards['minutes'].sum() / 60:.1f} hours of training")
+for bench in [b for b in benchmark.benches(RESULTS / "bench") if b["finished"]][:1]:
+    peak = benchmark.step_table(bench).loc[benchmark.OURS, "peak_gb"]
+    print(f"memory of a process that does one PPO step: {peak:.1f} GB at its peak")
 
 # %% [markdown]
-# Measured: minutes of training, without evaluation. *threads* counts the threads of the run. Two
-# cores do most work with two runs of one thread each, side by side, although each run then takes
-# longer. A CPU with AVX2 alone multiplies in float32, one with AVX512-VNNI in 8 bits, and one with
-# AMX tiles in bfloat16, which is the fastest. `torchrun --nproc_per_node 2 -m alignpro reproduce
-# --preset cpu` shares each batch between two processes.
+# Measured: time of training, without evaluation. Two cores do most work with two runs of one thread
+# each, side by side, although each run then takes longer. A CPU with AVX2 alone multiplies in float32,
+# one with AVX512-VNNI in 8 bits, and one with AMX tiles in bfloat16, which is the fastest. The memory
+# is that of [the benchmark](16_speed.ipynb). To share each batch between two processes:
+#
+# ```bash
+# torchrun --nproc_per_node 2 -m alignpro reproduce --preset cpu
+# ```
 #
 # ## A borrowed GPU
 #
@@ -91,28 +137,12 @@ laptop
 # %%
 t4 = GPU(memory=16e9, flops=8.1e12, bandwidth=320e9)  # the vendor's published figures
 colab = Plan(load_preset("colab"), t4, prompt_tokens=64, precision=torch.float32)
-in_gb(colab.summary(), ["peak"])
+show(in_gb(colab.summary(), ["peak"]), "peak in GB")
 
 # %% [markdown]
 # Computed. *peak* is the largest stage plus an allowance for CUDA. *hours* is a lower bound on the
 # training time for one dataset and one seed. The project's own prompts are short: 64 tokens hold the
 # longest of them with its chat template.
-#
-# ## One H100: three commands
-#
-# ```
-# python -m alignpro plan --preset h100        # seconds, on any machine: does it fit?
-# python -m alignpro rehearse --preset h100    # minutes, on the H100: does it run, and how fast?
-# python -m alignpro reproduce --preset h100   # hours, on the H100: the results
-# ```
-#
-# The first two download nothing. Before the third, run `hf auth login`: Llama is gated, and you have
-# to accept its licence on the Hub. The third then downloads about 40 GB. `--dataset helpsteer` limits
-# it to one of [the paper's datasets](../book/hub_data.md).
-#
-# The preset `h100` takes the paper's hyper-parameters literally. A sibling, `h100-minibatch-128`,
-# differs in its PPO section alone, and is the one to start with; the section on minibatches explains
-# why.
 #
 # ## Plan
 #
@@ -125,13 +155,16 @@ in_gb(colab.summary(), ["peak"])
 # %%
 gpu = GPU()
 plan = Plan(scale, gpu)
-in_gb(plan.models(), ["weights", "checkpoint"])
+models = in_gb(plan.models().reset_index(), ["weights", "checkpoint"])
+for name, unit in (("parameters", 1e9), ("trained", 1e6), ("cache a token", 2**10)):
+    models[name] = models[name] / unit
+show(models)
 
 # %% [markdown]
-# Computed. Weights and checkpoint are in GB (10⁹ bytes). *cache a token* is the number of bytes of
-# keys and values that one token of one row keeps in bfloat16. *trained* is the number of trained
-# parameters: the adapter and the value head. A checkpoint holds these and AdamW's two moments, in
-# float32.
+# Computed. *parameters* are in billions. Weights and checkpoint are in GB (10⁹ bytes). *cache a token*
+# is the size of the keys and values that one token of one row keeps in bfloat16, in KiB. *trained* is
+# the number of trained parameters in millions: the adapter and the value head. A checkpoint holds these
+# and AdamW's two moments, in float32.
 #
 # A PPO step has five stages. The prompter writes (*rollout*). The frozen LLM answers (*frozen*). The
 # reward model scores (*reward*). The policy and its reference give log-probabilities (*reference*).
@@ -149,10 +182,15 @@ training.memory_by_stage(stages, gpu.memory, f"Preset {scale.name}, computed, no
 # it is trained, the activations that the backward pass needs come on top.
 
 # %%
-in_gb(stages, [*PARTS, "total"]).astype(object).fillna("")
+parts = ["weights", "training", "cache", "logits", "activations", "total"]
+training_state = stages[["adapter", "optimizer", "gradients"]].sum(axis=1)
+by_stage = in_gb(stages.assign(training=training_state), parts)
+for names, part in by_stage.groupby(["architecture", "configuration"], sort=False):
+    show(part[["stage", *parts, "TFLOP", "seconds"]], ", ".join(names))
 
 # %% [markdown]
-# Computed: GB, and TFLOP and seconds of one PPO step. The seconds are a **lower** bound. Each stage
+# Computed: GB, and TFLOP and seconds of one PPO step. *training* is the adapter, its gradients and the
+# optimizer's moments. The seconds are a **lower** bound. Each stage
 # takes at least its FLOPs at the GPU's published peak, and at least the time to read its weights and
 # cache at the published bandwidth. Generation is memory-bound; training is mostly compute-bound. Real
 # code reaches neither peak. Expect a few times as much, and more where minibatches are small.
@@ -166,10 +204,10 @@ print(
     f"prompts of {plan.prompt} tokens, rewrites of {scale.prompter.max_new_tokens}, answers of "
     f"{scale.frozen.max_new_tokens}; {OVERHEAD / 1e9:g} GB allowed for CUDA and fragmentation"
 )
-in_gb(plan.summary(), ["peak"])
+show(in_gb(plan.summary(), ["peak"]), "peak in GB")
 
 # %% [markdown]
-# Computed. *peak* is the largest stage. *hours* is the time of all PPO steps on one dataset with one
+# Computed. *peak* is the largest stage with the allowance. *hours* is the time of all PPO steps on one dataset with one
 # seed, without evaluation.
 #
 # Prompts of 256 tokens are ordinary. The preset accepts longer ones, up to its `max_characters`, and
@@ -179,22 +217,33 @@ in_gb(plan.summary(), ["peak"])
 # %%
 longest = scale.data.hub.max_characters // 4 if scale.data.hub else 1024
 columns = ["architecture", "configuration", "peak", "at stage", "fits"]
-print(f"prompts of {longest} tokens")
-in_gb(Plan(scale, gpu, prompt_tokens=longest).summary(), ["peak"])[columns]
+long = in_gb(Plan(scale, gpu, prompt_tokens=longest).summary(), ["peak"])
+show(long[columns], f"prompts of {longest} tokens, peak in GB")
 
 # %% [markdown]
 # The same command answers these questions for your own GPU, prompts and preset. `--flops` and
 # `--bandwidth` take another GPU's published peaks. `--precision float32` is for a GPU without
 # bfloat16:
 #
-# ```
+# ```bash
 # python -m alignpro plan --preset h100 --gpu-memory 40 --prompt-tokens 1000
-# python -m alignpro plan --preset mine.yaml --remote-frozen
+# python -m alignpro plan --preset h100 --remote-frozen
 # ```
+#
+# If the plan or the rehearsal says that a preset does not fit, or that it takes too long, copy the
+# preset, give it a name of its own, and change one of these:
+#
+# | what is too large | change | price |
+# |---|---|---|
+# | memory of `rollout`, `frozen` or `evaluation` | a smaller `generation_batch` | time; rows are sampled independently of each other |
+# | memory of `update` | `accumulate: 4`, or fewer `lora_layers` | time; fewer layers learn less |
+# | memory of the weights | an `endpoint` for the frozen LLM, or a smaller prompter | a server |
+# | time of `update` | the minibatch of `h100-minibatch-128` | another algorithm than the paper's |
+# | time of everything | one `--dataset`, fewer `steps`, shorter `max_new_tokens` | fewer or other results |
 #
 # ## Rehearse
 #
-# ```
+# ```bash
 # python -m alignpro rehearse --preset h100 --pair P1-F1
 # ```
 #
@@ -218,8 +267,10 @@ for result in rehearsals:
     print(f"{result['date'][:10]}: preset {result['preset']} at scale {result['scale']:g} on {device}")
 if not measured:
     print("NO rehearsal on a GPU is kept: its times are still unknown")
-shown = (measured or rehearsals or [None])[0]
-rehearsal.stage_table(shown).dropna(axis=1, how="all").round(3) if shown else "none is kept"
+for result in (measured or rehearsals)[:1]:
+    rehearsed = rehearsal.stage_table(result).dropna(axis=1, how="all")
+    for names, part in rehearsed.groupby(["architecture", "configuration"], sort=False):
+        show(part.drop(columns=["architecture", "configuration"]), ", ".join(names), decimals=3)
 
 # %% [markdown]
 # Measured, by the allocator of the device named above: the peak of each stage beside the plan's, in GB.
@@ -227,11 +278,13 @@ rehearsal.stage_table(shown).dropna(axis=1, how="all").round(3) if shown else "n
 # that measures a CPU's memory slows it down.
 
 # %%
-rehearsal.time_table(measured[0]).round(2) if measured else "no rehearsal on a GPU is kept"
+for result in measured[:1]:
+    show(rehearsal.time_table(result))
 
 # %% [markdown]
-# For a rehearsal on a GPU, this table has one row per architecture and oracle: the peak, whether it
-# fits, the seconds of a step, the slowest stage and its share, and the hours of one cell.
+# A rehearsal on a GPU adds a table with one row per architecture and oracle: the peak, whether it fits,
+# the seconds of a step, the slowest stage and its share, and the hours of one cell. A *cell* is one
+# dataset, one pair of models and one seed.
 #
 # ## Minibatches of one row, and of 128
 #
@@ -257,13 +310,13 @@ tables = [
 minibatches = pd.concat(tables, ignore_index=True)
 minibatches["passes"] = scale.ppo.epochs * scale.ppo.batch_size // minibatches["rows a pass"]
 steps = minibatches["configuration"].map({"Align-Pro": scale.ppo.steps, "RLHF": scale.rlhf.steps})
-minibatches["hours of 0.1 s a pass"] = (minibatches["passes"] * steps * 0.1 / 3600).round(2)
+minibatches["hours at 0.1 s a pass"] = (minibatches["passes"] * steps * 0.1 / 3600).round(2)
 columns = ["configuration", "minibatch", "rows a pass", "passes", "peak", "fits", "hours"]
-in_gb(minibatches, ["peak"])[[*columns, "hours of 0.1 s a pass"]]
+show(in_gb(minibatches, ["peak"])[[*columns, "hours at 0.1 s a pass"]], "peak in GB")
 
 # %% [markdown]
 # Computed. *passes* counts the forward and backward passes of one PPO step. *hours* is the lower bound
-# of above. It hides the price of small passes, because it assumes that the GPU is always busy. With one
+# from above. It hides the price of small passes, because it assumes that the GPU is always busy. With one
 # row per pass it is not: the pass launches many small kernels one after another, and takes as long as
 # that takes. The last column is the time of the passes alone if each takes a tenth of a second, **an
 # assumption and not a measurement**. The rehearsal measures it.
@@ -271,7 +324,7 @@ in_gb(minibatches, ["peak"])[[*columns, "hours of 0.1 s a pass"]]
 # %%
 cells = len(scale.datasets) * len(scale.seeds)
 assumed = minibatches[minibatches["minibatch"] == scale.ppo.minibatch_size]
-per_run = assumed.set_index("configuration")["hours of 0.1 s a pass"]
+per_run = assumed.set_index("configuration")["hours at 0.1 s a pass"]
 runs = {"Align-Pro": len(plan.pairs) * cells, "RLHF": len({f for _, f in plan.pairs}) * cells}
 print(f"preset {scale.name}: {runs['Align-Pro']} prompters and {runs['RLHF']} oracles,")
 print(f"at least {plan.summary()['hours'].sum() * cells:.0f} hours of PPO steps by the bound,")
@@ -300,19 +353,25 @@ print(f"{sum(per_run[name] * runs[name] for name in runs):.0f} hours of passes b
 # The frozen LLM only ever returns text. It can therefore run on another machine, behind any server that
 # speaks the OpenAI protocol:
 #
-# ```
-# there:  vllm serve meta-llama/Llama-3.1-8B-Instruct --generation-config vllm --max-model-len 8192
-# here:   python -m alignpro reproduce --preset mine.yaml
+# ```bash
+# vllm serve meta-llama/Llama-3.1-8B-Instruct --generation-config vllm --max-model-len 8192
 # ```
 #
-# In `mine.yaml`, role F1 gets the line `endpoint: "http://there:8000/v1"`. The chapter [A frozen LLM
-# behind an API](../book/endpoint.md) describes the checks before the first step, what each server
-# honours, and what is kept if it breaks off. The frozen LLM's weights and cache leave this GPU:
+# That runs on the other machine, here called `there`. In a copy of the preset, `mine.yaml`, role F1 gets
+# `endpoint: "http://there:8000/v1"`. Then, on this one:
+#
+# ```bash
+# python -m alignpro reproduce --preset mine.yaml
+# ```
+#
+# The chapter [A frozen LLM behind an API](../book/endpoint.md) describes the checks before the first
+# step, what each server honours, and what is kept if it breaks off. The frozen LLM's weights and cache
+# leave this GPU:
 
 # %%
 remote = Plan(scale, gpu, remote_frozen=True).summary()
 columns = ["architecture", "peak", "at stage", "fits", "seconds a step"]
-in_gb(remote, ["peak"])[columns]
+show(in_gb(remote, ["peak"])[columns], "peak in GB")
 
 # %% [markdown]
 # What remains is the prompter and the reward model, if there is one. The seconds do not include the
@@ -320,7 +379,7 @@ in_gb(remote, ["peak"])[columns]
 #
 # ## Several GPUs
 #
-# ```
+# ```bash
 # accelerate launch --num_processes 4 -m alignpro reproduce --preset mine.yaml
 # ```
 #
@@ -353,7 +412,8 @@ each.loc[stage == "update", "seconds"] /= processes
 drawn = stage.isin(["rollout", "frozen", "reward"])
 each[drawn] = costs["samples"][drawn]
 both = costs["alone"].add_suffix(", one GPU").join(each.add_suffix(f", each of {processes}"))
-in_gb(both.drop(index="evaluation", level="stage"), [c for c in both if c.startswith("total")])
+both = both.drop(index="evaluation", level="stage").reset_index()
+show(in_gb(both, [c for c in both if c.startswith("total")]), "total in GB")
 
 # %% [markdown]
 # Computed with minibatches of 8 rows: *total* is in GB and an upper bound, *seconds* of a PPO step are a
@@ -398,7 +458,8 @@ halves = [
     with_ppo(batch_size=size).summary().assign(batch=size)
     for size in (scale.ppo.batch_size, scale.ppo.batch_size // 2)
 ]
-in_gb(pd.concat(halves), ["peak"])[["configuration", "batch", "peak", "at stage", "seconds a step"]]
+columns = ["configuration", "batch", "peak", "at stage", "seconds a step"]
+show(in_gb(pd.concat(halves), ["peak"])[columns], "peak in GB")
 
 # %% [markdown]
 # **2.** Which stage takes most of the time of a PPO step, by the lower bound?
@@ -406,7 +467,7 @@ in_gb(pd.concat(halves), ["peak"])[["configuration", "batch", "peak", "at stage"
 # %% tags=["hide-cell"]
 stages = with_ppo().stages().set_index(["configuration", "stage"])["seconds"].drop("evaluation", level="stage")
 share = stages / stages.groupby("configuration").transform("sum")
-share.map("{:.0%}".format).to_frame("share of the step")
+show((100 * share).rename("share of the step, %").reset_index(), decimals=0)
 
 # %% [markdown]
 # **Summary.** A preset and a command lead from a laptop to several GPUs. Memory and time of each can be

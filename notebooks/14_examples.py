@@ -65,10 +65,14 @@ results_of = kept_preset(preset)
 settings = load_preset(results_of)
 answers = matrix_table(results_of, files=["evaluation"])
 answers = answers[answers["configuration"].isin(["No Fine-Tuning", "Align-Pro"])]
-cells = {" ".join(cell): part for cell, part in answers.groupby(["architecture", "dataset"])}
+several = answers["architecture"].nunique() > 1
+cells = {
+    f"{dataset}, {architecture}" if several else dataset: part
+    for (architecture, dataset), part in answers.groupby(["architecture", "dataset"])
+}
 
 # %%
-print(f"results of the {results_of} preset: {', '.join(cells)}")
+print(f"results of the preset {results_of}: {', '.join(cells)}")
 missing = [name for name in settings.datasets if name not in set(answers["dataset"])]
 print("not run:", ", ".join(missing) or "nothing is missing")
 
@@ -97,11 +101,12 @@ JSON(kept_answers(matrix_table(results_of, files=["evaluation"])) if settings.re
 # %%
 chosen = pd.concat([choose_examples(part, seed) for part in cells.values()])
 columns = ["dataset", "rule", "kind", "prompt", "own", "change", "pairs"]
-text_table(chosen[columns]).hide(axis="index")
+names = {"own": "change of this pair", "change": "mean change"}
+text_table(chosen[columns].rename(columns=names), decimals=2).hide(axis="index")
 
 # %% [markdown]
-# *own* is the change of the reward from No Fine-Tuning to Align-Pro in the pair that is shown below.
-# *change* is its mean over all *pairs* of the prompt.
+# *change of this pair* is that of the reward, from No Fine-Tuning to Align-Pro, in the pair that is shown
+# below. *mean change* is its mean over all *pairs* of the prompt.
 #
 # ## Drawn at random
 
@@ -155,7 +160,7 @@ if settings.reward is None:
             terms = relevance([x], [y]).item(), form_score(x, y), no_repetition(y)
             rows.append([row["dataset"], x.kind, side, *terms, row[f"reward_{side}"]])
 names = ["dataset", "kind", "answer", "relevance", "form", "no repetition", "reward"]
-pd.DataFrame(rows, columns=names).round(2)
+text_table(pd.DataFrame(rows, columns=names), decimals=2).hide(axis="index")
 
 # %% [markdown]
 # The table is empty if the reward is a reward model, which is one number without terms.
@@ -177,7 +182,7 @@ for cell, part in cells.items():
     chose, other = (means["Align-Pro"] - means["No Fine-Tuning"] for means in halves)
     for rule, name in ((LARGEST_GAIN, chose.idxmax()), (LARGEST_LOSS, chose.idxmin())):
         luck[cell, rule] = {"on the half that chose it": chose[name], "other half": other[name]}
-pd.DataFrame(luck).T.round(3)
+text_table(pd.DataFrame(luck).T.rename_axis(["dataset", "rule"]).reset_index()).hide(axis="index")
 
 # %% [markdown]
 # Where the first column is more extreme than the second, luck had a part. The most extreme of many

@@ -40,43 +40,60 @@ if importlib.util.find_spec("alignpro") is None:
 # %% tags=["parameters"]
 preset = "cpu"
 
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
+from IPython.display import display
 
 from alignpro.figures import speed, style
 from alignpro.report import benchmark
+from alignpro.report.html import text_table
 from alignpro.runs import RESULTS
 
 style.use_style()
 benches = benchmark.benches(RESULTS / "bench")
-columns = ["cpu", "instructions", "threads", "date", "commit", "preset", "batch", "minutes", "finished"]
-spent = [{"minutes": round(sum(b["spent"].values()) / 60, 1)} for b in benches]
-machines = [{**b["hardware"], **b, **s} for b, s in zip(benches, spent)]
-machines = pd.DataFrame(machines, columns=columns).set_index("cpu")
-machines.assign(date=machines["date"].str[:10])
-
-# %%
 whole = [b for b in benches if b["finished"]]
 bench = whole[0] if whole else None
+
+
+def show(found, decimals=2):
+    """Show a table; the lowest and highest ratio of the rounds are put beside their median."""
+    names = {
+        **{"peak_gb": "peak GB", "tokens_per_second": "tokens per second", "bound": "limited by"},
+        **{"gflop": "GFLOP", "gb": "GB", "least": "least s", "took": "taken s", "reached": "share"},
+    }
+    shown = found.rename(columns=names).reset_index()
+    if "ratio" in shown:
+        middle, low, high = (shown[name].map("{:.2f}".format) for name in ("ratio", "low", "high"))
+        shown = shown.drop(columns=["low", "high"]).assign(ratio=middle + " (" + low + "–" + high + ")")
+    display(text_table(shown, decimals=decimals).hide(axis="index"))
+
+
 if bench is None:
     print("NO finished benchmark is kept in results/bench: `make bench` makes one,")
     print("and the tables and figures below stay empty until then")
 else:
-    print(f"shown: {bench['hardware']['cpu']}, {bench['hardware']['threads']} threads, {bench['date'][:10]}")
-    print(", ".join(f"{name} {version}" for name, version in bench["versions"].items()))
-
-
-def table(of):
-    """The table `of` the benchmark, or a note that there is none."""
-    if not bench:
-        return "no benchmark is kept"
-    names = {"peak_gb": "peak GB", "tokens_per_second": "tokens per second"}
-    return of(bench).round(2).rename(columns=names)
-
+    steps, samplers = benchmark.step_table(bench), benchmark.sampling_table(bench)
+    ours = steps.loc[benchmark.OURS]
+    print(f"measured on {bench['hardware']['cpu']}, {bench['date'][:10]}")
+    for name, row in steps.drop(benchmark.OURS).iterrows():
+        print(f"a step of {name}: {row['ratio']:.1f} times our seconds, "
+              f"{row['peak_gb'] / ours['peak_gb']:.1f} times our memory")  # fmt: skip
+    for name, row in samplers[samplers.index != samplers["beside"]].iterrows():
+        print(f"sampling of {name}: {row['ratio']:.1f} times as fast as {row['beside']}")
 
 # %% [markdown]
-# One row per machine. The rest of the page shows the newest finished benchmark.
-#
+# These are the newest finished results. The next table has one row for each benchmark that is kept.
+
+# %%
+columns = ["cpu", "instructions", "threads", "date", "preset", "batch", "minutes", "finished"]
+machines = [{**b["hardware"], **b, "minutes": sum(b["spent"].values()) / 60} for b in benches]
+machines = pd.DataFrame(machines, columns=columns).set_index("cpu")
+yes = machines["finished"].map({True: "yes", False: "no"})
+show(machines.assign(date=machines["date"].str[:10], finished=yes), decimals=0)
+if bench:
+    print(", ".join(f"{name} {version}" for name, version in bench["versions"].items()))
+
+# %% [markdown]
 # ## A step beside TRL's
 #
 # One PPO step of a suffix prompter, on the same prompts, model, LoRA layers, lengths, minibatches,
@@ -94,25 +111,21 @@ def table(of):
 # PPO](../book/ppo_details.md) compares our numbers with TRL's on the same tokens.
 
 # %%
-table(benchmark.step_table)
+if bench:
+    show(steps)
 
 # %%
 if bench:
-    speed.step_parts(benchmark.step_table(bench))
+    speed.step_parts(steps)
 
 # %% [markdown]
 # *Seconds of the fastest round, by part.* *ratio* is the time over ours within a round: the median, and
-# the lowest and highest of the rounds. *peak GB* is the peak resident memory of a process that does one
+# in brackets the lowest and highest of the rounds. *peak GB* is the peak resident memory of a process that does one
 # step. TRL keeps the log-probabilities from sampling, so its *policy* part is 0. We compute them again
 # in one pass. This makes the first PPO ratio exactly 1, whatever the precision of sampling.
 
 # %%
 if bench:
-    steps = benchmark.step_table(bench)
-    ours = steps.loc[benchmark.OURS]
-    for name, row in steps.drop(benchmark.OURS).iterrows():
-        print(f"{name}: {row['ratio']:.1f} times our seconds, "
-              f"{row['peak_gb'] / ours['peak_gb']:.1f} times our memory")  # fmt: skip
     print(f"computing the policy's log-probabilities again: {ours['policy'] / ours['total']:.0%} "
           "of our step, the most that keeping them could save")  # fmt: skip
 
@@ -124,11 +137,12 @@ if bench:
 # this machine.
 
 # %%
-table(benchmark.sampling_table)
+if bench:
+    show(samplers)
 
 # %% [markdown]
-# *Tokens per second, divided by those of the sampler in the last column, within a round: the median, the
-# lowest and the highest; and tokens per second of the fastest round.* `transformers.generate` has no
+# *Tokens per second, divided by those of the sampler in the last column, within a round: the median, in
+# brackets the lowest and the highest; and tokens per second of the fastest round.* `transformers.generate` has no
 # 8-bit products, so ours are compared with its float32. Every draw is exact: tests compare the sampler's
 # distribution with transformers' own processors, and greedy output token by token.
 #
@@ -142,7 +156,8 @@ if bench:
     speed.trials(benchmark.trial_table(bench))
 
 # %%
-table(benchmark.trial_table)
+if bench:
+    show(benchmark.trial_table(bench))
 
 # %% [markdown]
 # *Time without over time with: above 1, the optimisation saves time. The dot is the median, the bar the
@@ -195,11 +210,11 @@ if bench:
     limits = bench["limits"]
     print(f"matrix product: {limits['fp32_gflops']:.0f} GFLOP/s in float32, "
           f"{limits['bf16_gflops']:.0f} in bfloat16; memory: {limits['gb_per_second']:.0f} GB/s")  # fmt: skip
-table(benchmark.limit_table)
+    show(benchmark.limit_table(bench))
 
 # %% [markdown]
-# *GFLOP and GB of weights of each part, the least seconds that they allow, which of the two sets the
-# limit, the seconds taken, and the share of the limit that was reached.* The last row adds up the parts.
+# *GFLOP and GB of weights of each part, which of the two sets the limit, the least seconds that they
+# allow, the seconds taken, and the share of the limit that was reached.* The last row adds up the parts.
 # This is a limit of hardware and not of method. Optimisations that leave out work shrink the work and do
 # not raise the share. 8-bit products can pass the limit, because they are not float32.
 #
@@ -217,7 +232,10 @@ table(benchmark.limit_table)
 learned = benchmark.benches(RESULTS / "learning")
 if not learned:
     print("NO comparison with GRPO is kept in results/learning: `python bench/learning.py` makes one")
-benchmark.learning_table(learned[0]).round(3) if learned else "no comparison is kept"
+for result in learned[:1]:
+    compared = benchmark.learning_table(result)
+    whole_numbers = compared[["tokens", "seconds"]].round().astype(int)
+    display(text_table(compared.assign(**whole_numbers).reset_index()).hide(axis="index"))
 
 # %%
 if learned:

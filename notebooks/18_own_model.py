@@ -24,8 +24,31 @@
 # * **a reward**: a Python function of prompts and answers that returns one number for each answer;
 # * **a frozen LLM**: the address of an OpenAI-compatible server, or a model that fits on this machine.
 #
-# You need to know nothing else from this book. If you prefer a terminal, read
-# {ref}`own-model-commands` first.
+# You need to know nothing else from this book.
+#
+# (own-model-commands)=
+# ## In four commands
+#
+# Put the prompts into `questions.jsonl`, one `{"prompt": "..."}` per line, and the reward into
+# `reward.py`. If your server needs a key, set `OPENAI_API_KEY`.
+#
+# ```bash
+# alignpro init bike.yaml --endpoint http://localhost:8000/v1 --model my-model --prompts questions.jsonl --reward reward:helpful
+# alignpro train --preset bike.yaml --save bike-prompter
+# alignpro evaluate --preset bike.yaml
+# alignpro rewrite --prompter bike-prompter "How do I true a wheel?"
+# ```
+#
+# * `init` writes the preset `bike.yaml`, in which every number has its reason, and prints how many calls
+#   of your model the run will make. It calls nothing.
+# * `train` tries the reward and the server before it trains, then trains. Stop it with Ctrl-C; the same
+#   command resumes it. With `steps: 2` in the preset it is a trial of minutes.
+# * `evaluate` compares the prompter with no prompter and with the best constant suffix.
+# * `rewrite` shows what the prompter does with a prompt.
+#
+# Without `--endpoint`, `--model` is a Hub id or a folder, and the model is loaded on this machine.
+# `alignpro COMMAND --help` explains every option. The rest of this page does the same in Python, and
+# explains what to watch, what it costs, and what to change first.
 
 # %% tags=["setup", "hide-cell"]
 # On Colab (and anywhere else without alignpro): fetch the project and install its pinned versions.
@@ -199,10 +222,19 @@ training.learning_curve(metrics);
 
 # %% [markdown]
 # *The reward of each batch, the distance from the warm start (KL), the entropy, and the share of distinct
-# outputs.* The reward should rise and then level off. If it stays flat while the KL stays near 0, raise
-# `learning_rate` or look at the spread of your reward: where all answers score alike, there is nothing
-# to learn. If the KL runs away, raise `lam`. If the share of distinct outputs falls to almost 0, the
-# prompter writes one suffix for everything. Then a constant suffix would do, or `lam` was too small.
+# outputs.* This is a good run: the reward rises and levels off, the KL grows slowly, and the prompter
+# still writes several suffixes. Other pictures, and what to change first:
+#
+# | what you see | what it means | what to do |
+# |---|---|---|
+# | the reward stays flat, the KL near 0 | the prompter does not move | look at the spread of your reward: where all answers score alike, there is nothing to learn; otherwise raise `learning_rate` |
+# | the reward still rises at the end | too few steps | raise `steps`; the run then starts again |
+# | the KL grows without end, the answers get odd | the prompter exploits the reward | raise `lam`, and read the answers |
+# | the share of distinct outputs falls to almost 0 | one suffix for every prompt | use that suffix alone; or `lam` was too small |
+# | the reward jumps from step to step | few prompts, or a noisy reward | raise `batch_size` |
+#
+# `lam` is the number to set for your own reward: its default suits a reward between 0 and 1. If yours
+# lies between 0 and 10, multiply `lam` by 10.
 #
 # The same numbers can go to TensorBoard, Weights & Biases, MLflow or another tracker that `accelerate`
 # knows: `tracker: tensorboard` in the preset. It is off by default, and gets numbers and no texts.
@@ -235,6 +267,10 @@ for name in ("No Fine-Tuning", "Best constant suffix"):
 # can read it. That is also all you need whenever one form of answer suits every prompt. In this page's
 # game it does not, since *how* and *what* want different answers.
 #
+# The intervals are over prompts, for one training run. Train once more with another seed
+# (`alignpro train --preset bike.yaml --seed 1`, then `evaluate` with the same option): a gain that two
+# runs share is not an accident of training.
+#
 # ```{admonition} Look at the answers
 # :class: warning
 # A reward can be earned in ways that nobody wants. Read some answers before you use a prompter.
@@ -260,30 +296,26 @@ for rewrite in mine.rewrite(["How do I true a wheel?", "What is a derailleur?"])
     print(rewrite)
 
 # %% [markdown]
-# (own-model-commands)=
-# ## The same in four commands
+# ## Put it in front of your model
 #
-# Put the prompts into `questions.jsonl` and the reward into `reward.py`. If your server needs a key, set
-# `OPENAI_API_KEY`.
+# In a program, call `Prompter.rewrite` and send the rewrite in place of the prompt, as above. For
+# clients that you cannot change, there is a proxy:
 #
-# ```bash
-# alignpro init bike.yaml --endpoint http://localhost:8000/v1 --model my-model --prompts questions.jsonl --reward reward:helpful
-# alignpro train --preset bike.yaml --save bike-prompter
-# alignpro evaluate --preset bike.yaml
-# alignpro rewrite --prompter bike-prompter "How do I true a wheel?"
+# ```sh
+# alignpro serve --prompter bike-prompter --endpoint http://localhost:8000/v1
 # ```
 #
-# `alignpro serve --prompter bike-prompter --endpoint http://localhost:8000/v1` puts the prompter in front
-# of the server. It listens on this machine alone, at port 8080, and speaks OpenAI's protocol. An existing
-# client gets the aligned model by changing its base URL:
+# It listens on this machine alone, at port 8080, and speaks OpenAI's protocol. An existing client gets
+# the aligned model by changing its base URL:
 #
 # ```python
 # client = openai.OpenAI(base_url="http://127.0.0.1:8080/v1")
 # ```
 #
 # The proxy rewrites the last user message, passes your key on without keeping it, streams the answer,
-# and returns the rewrite in the header `X-Alignpro-Rewrite`. It needs the packages `fastapi` and
-# `uvicorn`.
+# and returns the rewrite in the header `X-Alignpro-Rewrite`. It writes one rewrite at a time, while the
+# requests to your server run side by side. To let other machines in, put your own web server with its
+# access control before it. It needs the packages `fastapi` and `uvicorn`.
 #
 # ## The file of prompts
 #
@@ -310,12 +342,60 @@ for rewrite in mine.rewrite(["How do I true a wheel?", "What is a derailleur?"])
 # functions and constants of your own files that it uses. What cannot be read, such as an open
 # connection, needs a name from you, `helpful.name = "helpful-2"`, and another name whenever it changes.
 #
+# **A model as the reward.** `--reward` also takes a reward model, by its Hub id or folder, if it is a
+# sequence classifier with one output. A model behind an endpoint is a function that asks it:
+#
+# ```python
+# import openai
+#
+# judge = openai.OpenAI(base_url="http://localhost:8001/v1")
+#
+#
+# def grade(prompt, answer):
+#     """Return how helpful the judge finds an answer, from 0 to 1."""
+#     text = f"Question: {prompt}\n\nAnswer: {answer}\n\nHow helpful is it? Reply with one digit, 0 to 9."
+#     message = {"role": "user", "content": text}
+#     reply = judge.chat.completions.create(model="my-judge", messages=[message], temperature=0)
+#     return int(reply.choices[0].message.content.strip()[0]) / 9
+#
+#
+# def helpful(prompts, answers):
+#     return [grade(x, y) for x, y in zip(prompts, answers)]
+#
+#
+# helpful.name = "my-judge-1"  # another name whenever the judge or its question changes
+# ```
+#
+# It is asked once for each answer of the frozen LLM. A reply that is not a digit stops the run with an
+# error, which is better than a reward that was made up.
+#
 # ## What it costs
 #
-# `alignpro init` and `alignpro train` print the number of calls before the first one. Training makes
+# **Calls.** `alignpro init` and `alignpro train` print their number before the first one. Training makes
 # `steps` × `batch_size` calls: 2,880 with the preset's own numbers. The evaluation adds one call for each
 # suffix, validation prompt and `validation_samples`, and one for each of four configurations, test prompt
-# and `samples`. Set `steps: 2` first, and look at the usage that is printed at the end.
+# and `samples`. A call reads your prompt with at most `max_new_tokens` of the prompter, and writes at most
+# `max_new_tokens` of `frozen` (200). Set `steps: 2` first, look at the usage that is printed at the end,
+# and multiply.
+#
+# **Time.** `generation_batch` requests run at once, so the server needs about calls ÷ `generation_batch`
+# times the seconds of such a batch. The prompter's own work comes on top. These are the book's own runs,
+# which make 2,880 calls of SmolLM2-135M as the frozen LLM, on the same CPU as the prompter:
+
+# %%
+from alignpro.report.kept_runs import matrix_cards
+
+cards = matrix_cards("cpu")
+minutes = cards.loc[cards["configuration"] == "align-pro", "training_seconds"] / 60
+print(f"{len(minutes)} runs: {minutes.min():.0f} to {minutes.max():.0f} minutes of training each")
+
+# %% [markdown]
+# **Memory.** With an endpoint, this machine holds the prompter alone. `alignpro plan --preset bike.yaml`
+# prints the bytes of each stage for your preset ([From a laptop to an H100](12_scale.ipynb)).
+#
+# **Prompts.** The preset's own numbers are 150 for training, 30 for validation and 70 for the test. Fewer
+# work, down to 9, 2 and 2, but the intervals of `evaluate` then say nothing. They narrow with the number
+# of test prompts.
 #
 # **What was found.** Bringing your own model takes a file, a function and an address. Whether a prompter
 # is worth it is decided by one number, its gain over the best constant suffix. On this page the frozen

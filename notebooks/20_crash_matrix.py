@@ -18,6 +18,9 @@
 # killed, when the disk is full, when a second process starts on it, or when a bit of a kept file flips?
 # At the end you will know what each stage does under each fault, and what the same command does next.
 #
+# **In short:** repeat the same command. It goes on from the last checkpoint, which a preset writes every
+# `checkpoint_every` steps of PPO. Answers that a server has given are kept and not paid for again.
+#
 # The table below is not a promise but a measurement. `tools/crash_matrix.py` runs every stage at smoke
 # scale, lets a fault strike in the middle of it, runs the same stage again, and compares what it leaves
 # with the outcome of an undisturbed run.
@@ -39,7 +42,7 @@ if importlib.util.find_spec("alignpro") is None:
 # %% tags=["parameters"]
 preset = "cpu"  # this page reads a kept file, whatever the preset
 
-# %%
+# %% tags=["hide-input"]
 import json
 
 import pandas as pd
@@ -52,7 +55,9 @@ from alignpro.runs import RESULTS
 use_style()
 kept = json.loads((RESULTS / "crash_matrix.json").read_text())
 rows = pd.DataFrame(kept["rows"])
-print(f"{len(rows)} cells, run on {kept['date'][:10]} with torch {kept['versions']['torch']}")
+right = sum(value is True for value in rows["right"])
+print(f"{right} of {len(rows)} pairs of a stage and a fault are right")
+print(f"run on {kept['date'][:10]} with torch {kept['versions']['torch']}")
 
 # %% [markdown]
 # ## The faults
@@ -73,7 +78,7 @@ print(f"{len(rows)} cells, run on {kept['date'][:10]} with torch {kept['versions
 # * **Clock set back**: the process is killed, all files are dated a day ahead, and the clock of the
 #   second try is a day behind.
 #
-# A cell is right where the first try ends without a traceback and the second gives the undisturbed
+# A pair is right where the first try ends without a traceback and the second gives the undisturbed
 # result, file by file. A damaged file must be refused by its name, or made again to the same result; a
 # user's own file with another text must make another run. Times, and notes on how a run went, are not
 # compared. Rendering the book is not among the stages: it writes nothing but pages, from files that are.
@@ -81,40 +86,38 @@ print(f"{len(rows)} cells, run on {kept['date'][:10]} with torch {kept['versions
 # %%
 words = {True: "right", False: "wrong", None: "not run"}
 verdicts = rows.assign(verdict=[words[value] for value in rows["right"]])
-grid = verdicts.pivot(index="fault", columns="stage", values="verdict").fillna("not run")
-text_table(grid.loc[rows["fault"].drop_duplicates(), rows["stage"].drop_duplicates()].reset_index())
+grid = verdicts.pivot(index="stage", columns="fault", values="verdict").fillna("not run")
+grid = grid.loc[rows["stage"].drop_duplicates(), rows["fault"].drop_duplicates()]
+text_table(grid.reset_index()).hide(axis="index")
 
 # %% [markdown]
-# The columns are the stages, the rows the faults. *Not run* marks a cell that this machine could not
-# run, or that has not been run yet.
-
-# %%
-print(verdicts["verdict"].value_counts().to_string())
-
-# %% [markdown]
+# *Not run* marks a pair that this machine could not run, or that has not been run yet.
+#
 # ## What happened
 #
-# The first column of each table is the fault. Then comes what the stage did when it struck, and what the
-# same command did next.
+# One table per stage: the fault, what the stage did when it struck, and what the same command did next.
+# *Refused by name* lists the damaged files that an error named; the others were made again.
 
-# %%
+# %% tags=["hide-output"]
 for stage, part in rows.groupby("stage", sort=False):
-    print(stage)
-    display(text_table(part[["fault", "did", "then"]].reset_index(drop=True)))
+    told = {"did": "when it struck", "then": "the same command"}
+    shown = part[["fault", "did", "then"]].rename(columns=told)
+    display(text_table(shown, stage, columns={"fault": "17%"}).hide(axis="index"))
 
 # %% [markdown]
 # ## What is paid twice
 #
 # Where a server answers, calls cost money. The frozen LLM behind an endpoint and the judge keep each
-# answer as it comes. `calls` are those of an undisturbed run. `extra` are those that both tries made
-# beyond that: the calls under way when the fault struck, and the requests by which a new process finds
-# out what the server honours.
+# answer as it comes. The table counts the calls of an undisturbed run, those that the first try made
+# before the fault, and those that both tries made beyond the undisturbed run: the calls under way when
+# the fault struck, and the requests by which a new process finds out what the server honours.
 
 # %%
 if "calls" in rows:
     paid = rows.dropna(subset=["calls"])[["stage", "fault", "calls", "before", "extra"]]
-    counts = ["calls", "before", "extra"]
-    display(text_table(paid.astype(dict.fromkeys(counts, int)).reset_index(drop=True)))
+    names = {"calls": "calls undisturbed", "before": "before the fault", "extra": "paid twice"}
+    paid = paid.astype(dict.fromkeys(names, int)).rename(columns=names)
+    display(text_table(paid).hide(axis="index"))
 
 # %% [markdown]
 # ## What we found

@@ -12,6 +12,7 @@ from judge_server import JudgeServer, say
 
 from alignpro.commands.main import main
 from alignpro.config import load_preset
+from alignpro.sources.own_reward import reward_name
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://localhost:8000/v1"
@@ -91,3 +92,18 @@ def test_the_four_commands_run_as_printed(own_folder, monkeypatch, capsys):
 def test_the_readme_shows_the_commands_of_the_page():
     [block] = notebook_blocks("18_own_model", "bash")
     assert block in (ROOT / "README.md").read_text()
+
+
+def test_the_printed_judge_is_a_reward(monkeypatch):
+    [code] = [b for b in notebook_blocks("18_own_model", "python") if "def grade" in b]
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    space = {"__name__": "reward"}
+    digit = say(lambda body: "9." if "Answer: good" in body["messages"][-1]["content"] else "0")
+    with JudgeServer(then=digit) as server:
+        exec(code.replace("http://localhost:8001/v1", server.url), space)
+        assert space["helpful"](["a?", "b?"], ["good", "bad"]) == [1.0, 0.0]
+        assert reward_name(space["helpful"]) == "my-judge-1"
+    with JudgeServer(then=say("I like it")) as server:
+        exec(code.replace("http://localhost:8001/v1", server.url), space)
+        with pytest.raises(ValueError, match="invalid literal"):
+            space["helpful"](["a?"], ["good"])

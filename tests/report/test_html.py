@@ -1,6 +1,7 @@
 """What a model wrote reaches a page as text: no table, link or figure obeys it."""
 
 import ast
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -74,6 +75,19 @@ def test_no_place_of_a_table_holds_a_live_element():
 def test_numbers_are_shown_short():
     frame = pd.DataFrame({"a": [0.12345, 2], "b": [np.float32(1.5), 7]}, dtype=object)
     assert Cells(text_table(frame).to_html()).texts == ["0.123", "1.500", "2", "7"]
+    assert Cells(text_table(frame, decimals=1).to_html()).texts == ["0.1", "1.5", "2", "7"]
+
+
+def test_a_missing_number_leaves_its_cell_empty():
+    frame = pd.DataFrame({"a": [0.5, float("nan")], "b": ["nan", "x"]})
+    assert Cells(text_table(frame).to_html()).texts == ["0.500", "nan", "", "x"]
+
+
+def test_numbers_alone_are_aligned_on_the_right():
+    frame = pd.DataFrame({"text": ["a"], "count": [1], "fits": [True], "share": [0.5]})
+    style = text_table(frame).to_html().split("</style>")[0]
+    right = re.findall(r"\.col(\d) \{\s*text-align: right", style)
+    assert right == ["1", "3"]
 
 
 @pytest.mark.parametrize(
