@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 # As `import alignpro` does it, for what imports the Hub's libraries first.
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help book test coq smoke reproduce verify bench setups notebooks lint lock audit clean
+.PHONY: help install book test coq smoke reproduce verify bench setups notebooks lint lock audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -19,6 +19,8 @@ help: ## list the targets
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@./install.sh $(BIN)/python
 	@touch $@
+
+install: .venv/installed ## set up .venv with the command alignpro (about 2 GB)
 
 book: .venv/installed ## execute the notebooks under the cpu preset and build the book (about half an hour)
 	@$(BIN)/python tools/book.py --preset cpu

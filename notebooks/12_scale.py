@@ -231,7 +231,7 @@ show(long[columns], f"prompts of {longest} tokens, peak in GB")
 # ```
 #
 # If the plan or the rehearsal says that a preset does not fit, or that it takes too long, copy the
-# preset, give it a name of its own, and change one of these:
+# preset from `alignpro/presets/` to a file of your own, such as `mine.yaml`, and change one of these:
 #
 # | what is too large | change | price |
 # |---|---|---|

@@ -29,6 +29,12 @@
 # (own-model-commands)=
 # ## In four commands
 #
+# Install the command first. You need Python 3.11 or newer, git, make, and 2 GB of disk:
+#
+# ```sh
+# git clone https://github.com/alignpro/alignpro && cd alignpro && make install && . .venv/bin/activate
+# ```
+#
 # Put the prompts into `questions.jsonl`, one `{"prompt": "..."}` per line, and the reward into
 # `reward.py`. If your server needs a key, set `OPENAI_API_KEY`.
 #

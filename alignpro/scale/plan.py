@@ -351,10 +351,21 @@ class Plan:
                 f"Peaks with {OVERHEAD / 1e9:g} GB allowed for CUDA and fragmentation:",
                 in_gb(summary, ["peak"]).to_string(index=False),
                 "",
-                f"The whole preset ({len(preset.datasets)} datasets with {len(preset.seeds)} "
-                f"seeds): at least {hours:.1f} hours of PPO steps, without evaluation.",
+                f"The whole preset ({_counted(len(preset.datasets), 'dataset')} with "
+                f"{_counted(len(preset.seeds), 'seed')}): at least {_duration(hours)} of PPO "
+                "steps, without evaluation.",
             ]
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.1f} seconds"
 
 
 def meta_tokens(form: str) -> int:

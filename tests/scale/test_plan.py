@@ -1,6 +1,7 @@
 """The plan against published counts, against arithmetic, and against bytes of real runs."""
 
 import dataclasses
+import re
 import sys
 
 import pandas as pd
@@ -20,7 +21,7 @@ from alignpro.ppo import Scored, Trainer
 from alignpro.runs import Run
 from alignpro.scale import step_costs
 from alignpro.scale.meta_device import CostMeter
-from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan
+from alignpro.scale.plan import GPU, OVERHEAD, PARTS, Plan, _duration
 from alignpro.scale.step_costs import Lengths, PlanError, Stage, architecture, without_weights
 from alignpro.sources import weights
 
@@ -319,7 +320,14 @@ def test_the_command_prints_the_plan(monkeypatch, capsys):
     assert main() == 0
     printed = capsys.readouterr().out
     assert "not measured" in printed and "16 GB" in printed and "tiny:qwen2" in printed
-    assert "1 datasets with 2 seeds" in printed
+    assert re.search(r"1 dataset with 2 seeds\): at least [\d.]+ seconds of PPO steps", printed)
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"), [(5.04, "5.0 hours"), (0.5, "30.0 minutes"), (0.001, "3.6 seconds")]
+)
+def test_a_short_time_is_told_in_a_smaller_unit(hours, told):
+    assert _duration(hours) == told
 
 
 def test_a_missing_config_is_named_with_what_to_do(tmp_path):
