@@ -115,7 +115,7 @@ for stage, part in rows.groupby("stage", sort=False):
 # %%
 if "calls" in rows:
     paid = rows.dropna(subset=["calls"])[["stage", "fault", "calls", "before", "extra"]]
-    names = {"calls": "calls undisturbed", "before": "before the fault", "extra": "paid twice"}
+    names = {"calls": "calls undisturbed", "before": "before the fault", "extra": "extra calls"}
     paid = paid.astype(dict.fromkeys(names, int)).rename(columns=names)
     display(text_table(paid).hide(axis="index"))
 

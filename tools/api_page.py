@@ -7,11 +7,14 @@ The examples are one story, and a test runs them in this order.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+from alignpro.commands.main import parser
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "api.md"
 HEAD = """\
@@ -20,7 +23,7 @@ HEAD = """\
 
 These are the entry points for your own work. Their texts come from the code, and the examples run
 from top to bottom in a test. The chapter {doc}`/notebooks/18_own_model` tells the same story with
-words. `alignpro --help` lists the commands, which need no Python.
+words. The commands, which need no Python, are at the end of this page.
 
 The examples use the preset `smoke`, whose models are tiny and random, and this file and reward:
 
@@ -63,6 +66,8 @@ print(reward_summary(table, resamples=1000)[["mean", "mean_low", "mean_high"]])"
 gain = paired_gain(table, "Align-Pro", "Best constant suffix", resamples=1000)
 print(gain["gain"], gain["low"], gain["high"])""",
     "alignpro.prompter:Prompter.save": 'prompter.save("my-prompter")',
+    "alignpro.prompter:Prompter.push_to_hub": """\
+print(prompter.push_to_hub("me/my-prompter"))  # log in before: `hf auth login`""",
     "alignpro.prompter:Prompter.load": 'prompter = Prompter.load("my-prompter")',
     "alignpro.prompter:Prompter.rewrite": """\
 print(prompter.rewrite(["How do I boil an egg?"]))  # greedy
@@ -88,7 +93,26 @@ def page() -> str:
         parts.append(f"## {name}\n\n```python\n{signature(name, value)}\n```\n")
         parts.append(markdown(inspect.getdoc(value)))
         parts.append(f"```python\n{imports(module, name)}{example}\n```\n")
+    parts.append("## The commands\n\n`python -m alignpro` is another name for `alignpro`.\n")
+    for name, command in commands().items():
+        listed = "\n".join(option(action) for action in command._actions if action.dest != "help")
+        parts.append(f"### alignpro {name}\n\n{command.description}\n\n{listed}\n")
     return "\n".join(parts)
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command by its name. argparse has no public way to list them."""
+    [found] = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(found.choices)
+
+
+def option(action: argparse.Action) -> str:
+    """Return an argument of a command with its explanation, as an item of a list."""
+    values = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+    values = values if isinstance(values, str) else " ".join(values)
+    values = " or ".join(action.choices) if action.choices else values
+    shown = " ".join([*action.option_strings[-1:], values]).strip()
+    return f"- `{shown}`: {(action.help or '') % vars(action)}"
 
 
 def found(place: str) -> Callable:

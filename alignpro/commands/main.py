@@ -17,17 +17,30 @@ PROMPT_FILE = (
     "validation, test), `kind` (any word) and `options`"
 )
 REWARD = "MODULE:FUNCTION, FILE.py:FUNCTION, or a reward model by its Hub id or folder"
+SEED = "the seed of the run: it draws the data's order, the samples and the first adapter"
+PRESETS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "presets").glob("*.yaml")))
+TERMS = """\
+A preset is a YAML file with every number of an experiment. A cell is one of its datasets with one
+of its pairs of models and one seed. Repeat a command that was stopped: it resumes.
+
+A model of your own:
+  alignpro init bike.yaml --endpoint URL --model NAME --prompts FILE --reward reward:helpful
+  alignpro train --preset bike.yaml --save bike-prompter
+  alignpro evaluate --preset bike.yaml
+  alignpro rewrite --prompter bike-prompter "How do I true a wheel?"
+
+The paper's models on one H100:
+  alignpro plan --preset h100
+  alignpro rehearse --preset h100
+  alignpro reproduce --preset h100
+"""
 # Errors with a message for the user, which come from modules that are slow to import.
 EXPECTED = ("ModelError", "EndpointError", "JudgeError", "StoreError", "DataError")
 
 
 def main() -> int:
     """Run one command. The exit status is 1 if an experiment failed, and 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="alignpro", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_own_model, _add_use, _add_judge, _add_book, _add_scale):
-        add(commands)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
 
     from alignpro.config import ConfigError, load_preset
     from alignpro.runs import RunError
@@ -50,34 +63,50 @@ def main() -> int:
         return 2
 
 
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line. `run` is the function of the chosen command."""
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("alignpro", None, __doc__, TERMS, formatter_class=as_written)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_own_model, _add_use, _add_judge, _add_book, _add_scale):
+        add(commands)
+    return parser
+
+
 def _add_own_model(commands) -> None:
     """`init`, `train` and `evaluate`: a prompter for a model of your own."""
-    command = commands.add_parser("init", help="write a preset for your model, prompts and reward")
-    command.set_defaults(run=_init)
-    command.add_argument("file", metavar="FILE.yaml", help="the preset to write; its name is FILE")
+    text = (
+        "write a preset for your model, prompts and reward, and count the calls that it will make"
+    )
+    command = _parser(commands, "init", _init, text)
+    command.add_argument("file", metavar="FILE.yaml", help="the preset to write; a new file")
     text = "the frozen LLM: its name at the endpoint, or a Hub id or a folder"
-    command.add_argument("--model", required=True, help=text)
+    command.add_argument("--model", required=True, metavar="MODEL", help=text)
     text = "the address of an OpenAI-compatible server; default: the model is loaded here"
     command.add_argument("--endpoint", metavar="URL", help=text)
     command.add_argument("--prompts", required=True, metavar="FILE", help=PROMPT_FILE)
     command.add_argument("--reward", required=True, help=REWARD)
     text = "the model to train, a Hub id or a folder; default: one that fits this machine"
-    command.add_argument("--prompter", help=text)
-    command.add_argument("--prompt-column", default="prompt", help="default: %(default)s")
+    command.add_argument("--prompter", metavar="MODEL", help=text)
+    _add_column(command, "prompt")
     for name, run, text in (
-        ("train", _train, "train the prompter of one cell of a preset, or resume its training"),
-        ("evaluate", _evaluate, "compare a trained prompter with none and with the best suffix"),
+        ("train", _train, "train a prompter, or resume its training"),
+        (
+            "evaluate",
+            _evaluate,
+            "compare a trained prompter with none and with the best suffix, on test prompts",
+        ),
     ):
         command = _command(commands, name, run, text)
         text = f"a name, or {PROMPT_FILE}; default: the first of the preset"
-        command.add_argument("--dataset", help=text)
-        command.add_argument("--prompt-column", help="the file's column; default: prompt")
+        command.add_argument("--dataset", metavar="DATASET", help=text)
+        _add_column(command, None)
         command.add_argument("--reward", help=f"{REWARD}; default: the preset's")
-        command.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
-        command.add_argument("--pair", type=_pair, help="such as P1-F1; default: the first")
-        text = "the runs' folder; default: runs, beside a preset of your own"
-        command.add_argument("--runs", help=text)
-        command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all")
+        command.add_argument("--seed", type=_seed, default=0, help=f"{SEED}; default: %(default)s")
+        text = "the prompter and the frozen LLM, by their roles in the preset, such as P1-F1; "
+        command.add_argument("--pair", type=_pair, help=f"{text}default: the preset's first")
+        _add_runs(command)
+        _add_threads(command)
         if name == "train":
             text = "train although a finished run of this name exists, made from something else"
             command.add_argument("--again", action="store_true", help=text)
@@ -90,40 +119,48 @@ def _add_own_model(commands) -> None:
 
 def _add_use(commands) -> None:
     """`rewrite` and `serve`: a trained prompter at work."""
-    command = commands.add_parser("rewrite", help="rewrite prompts with a trained prompter")
-    command.set_defaults(run=_rewrite)
-    command.add_argument("prompt", nargs="*", help="a prompt")
-    command.add_argument("--file", help="prompts from a file: JSONL, JSON, CSV or Parquet")
-    command.add_argument("--prompt-column", default="prompt", help="default: %(default)s")
-    command.add_argument("--seed", type=_seed, help="sample with this seed; default: greedy")
-    command.add_argument("--out", metavar="FILE.jsonl", help="default: the screen")
+    command = _parser(commands, "rewrite", _rewrite, "rewrite prompts with a trained prompter")
+    command.add_argument("prompt", nargs="*", help="a prompt; several are rewritten in this order")
+    text = "read more prompts from a JSONL, JSON, CSV or Parquet file"
+    command.add_argument("--file", metavar="FILE", help=text)
+    _add_column(command, "prompt")
+    command.add_argument(
+        "--seed", type=_seed, help="sample with this seed; default: the greedy rewrite"
+    )
+    text = "write the rewrites here; default: the screen"
+    command.add_argument("--out", metavar="FILE.jsonl", help=text)
     _add_prompter(command)
     text = "serve the aligned model on this machine, with OpenAI's protocol"
-    command = commands.add_parser("serve", help=text)
-    command.set_defaults(run=_serve)
+    command = _parser(commands, "serve", _serve, text)
     text = "the address of the frozen LLM's server, such as http://localhost:8000/v1"
     command.add_argument("--endpoint", required=True, metavar="URL", help=text)
-    command.add_argument("--port", type=_positive(int), default=8080, help="default: %(default)s")
+    command.add_argument(
+        "--port", type=_positive(int), default=8080, help="the port; default: %(default)s"
+    )
     _add_prompter(command)
 
 
 def _add_judge(commands) -> None:
     text = "compare two files of responses with a model as the judge"
-    command = commands.add_parser("judge", help=text)
-    command.set_defaults(run=_judge)
+    command = _parser(commands, "judge", _judge, text)
     for name in ("a", "b"):
-        text = "JSONL, JSON, CSV or Parquet with the columns `prompt` and `response`"
+        text = "a JSONL, JSON, CSV or Parquet file with the columns `prompt` and `response`"
         command.add_argument(name, metavar=name.upper(), help=text)
     command.add_argument("--model", required=True, help="the judge's name at the endpoint")
-    text = "default: OPENAI_BASE_URL, or OpenAI's own; the key is read from OPENAI_API_KEY"
+    text = (
+        "the address of the judge's server; default: OPENAI_BASE_URL, or OpenAI's own. The key is "
+        "read from OPENAI_API_KEY"
+    )
     command.add_argument("--endpoint", metavar="URL", help=text)
-    text = "the replies are kept here: only those to calls under way at a kill are paid for twice; "
-    text += "default: %(default)s"
-    command.add_argument("--store", default="verdicts.sqlite", help=text)
+    text = (
+        "the replies are kept in this file: only those to calls under way at a kill are paid for "
+        "twice; default: %(default)s"
+    )
+    command.add_argument("--store", metavar="FILE", default="verdicts.sqlite", help=text)
     text = "prices of a million tokens in and out, in any currency"
     command.add_argument("--prices", nargs=2, type=_price, metavar=("IN", "OUT"), help=text)
-    text = "stop before this is exceeded; needs --prices"
-    command.add_argument("--max-cost", type=_positive(float), help=text)
+    text = "stop before the replies cost more than this; needs --prices"
+    command.add_argument("--max-cost", type=_positive(float), metavar="COST", help=text)
     command.add_argument("--out", metavar="FILE.csv", help="write the table of verdicts here")
 
 
@@ -136,73 +173,102 @@ def _add_prompter(command: argparse.ArgumentParser) -> None:
 
 def _add_book(commands) -> None:
     """`reproduce`, `learn-reward` and `verify`: the experiments of the book."""
-    command = _command(commands, "reproduce", _reproduce, "train and evaluate a preset's cells")
-    only = {"action": "append", "help": "run only this one; may be given several times"}
-    text = f"run only this one: a name, or {PROMPT_FILE}; may be given several times"
-    command.add_argument("--dataset", **only | {"help": text})
-    command.add_argument("--seed", type=_seed, **only)
+    text = "train and evaluate all cells of a preset, each with its RLHF oracle, or resume them"
+    command = _command(commands, "reproduce", _reproduce, text)
+    text = f"run this dataset alone: a name, or {PROMPT_FILE}; may be given several times"
+    command.add_argument("--dataset", action="append", metavar="DATASET", help=text)
+    text = "run this seed alone; may be given several times"
+    command.add_argument("--seed", type=_seed, action="append", help=text)
     _add_folders(command)
-    command = _command(
-        commands, "learn-reward", _learn_reward, "learn a reward from pairs and train on it"
-    )
-    command.add_argument("--dataset", default="help", help="default: %(default)s")
-    command.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
+    text = "learn a reward from labelled pairs, and train prompters on it"
+    command = _command(commands, "learn-reward", _learn_reward, text)
+    text = "the dataset, by its name; default: %(default)s"
+    command.add_argument("--dataset", default="help", help=text)
+    command.add_argument("--seed", type=_seed, default=0, help=f"{SEED}; default: %(default)s")
     _add_folders(command)
     command = _command(commands, "verify", _verify, "check the kept results and their numbers")
-    text = "write the manifest and what else the checks compare with"
+    text = (
+        "accept the results as they are: write the hashes and numbers that the checks compare with"
+    )
     command.add_argument("--keep", action="store_true", help=text)
-    command.add_argument("--all-rewards", action="store_true", help="compute every reward again")
+    text = "compute every reward again; default: a sample of 20 of each kept table"
+    command.add_argument("--all-rewards", action="store_true", help=text)
     text = "train this kept cell again, such as help/P1F1/seed0; default: one of the preset smoke"
-    command.add_argument("--cell", help=text)
+    command.add_argument("--cell", metavar="CELL", help=text)
     _add_folders(command)
 
 
 def _add_scale(commands) -> None:
     """`plan` and `rehearse`: what a preset needs of a GPU."""
     command = _command(commands, "plan", _plan, "compute what a preset needs of a GPU", "h100")
-    for name, default, unit in (
-        ("gpu-memory", 80.0, "GB"),
-        ("flops", 989.0, "TFLOP/s, dense"),
-        ("bandwidth", 3350.0, "GB/s"),
+    for name, default, unit, what in (
+        ("gpu-memory", 80.0, "GB", "the GPU's memory in GB"),
+        ("flops", 989.0, "TFLOPS", "its peak in TFLOP/s, dense, in the precision below"),
+        ("bandwidth", 3350.0, "GB/S", "the bandwidth of its memory in GB/s"),
     ):
-        text = f"in {unit}; default: %(default)g, the published value of an H100 SXM"
-        command.add_argument(f"--{name}", type=_positive(float), default=default, help=text)
-    command.add_argument(
-        "--prompt-tokens", type=_positive(int), default=256, help="default: %(default)s"
+        text = f"{what}; default: %(default)g, the published value of an H100 SXM"
+        number = {"type": _positive(float), "default": default, "metavar": unit}
+        command.add_argument(f"--{name}", **number, help=text)
+    _add_prompt_tokens(command)
+    text = (
+        "the number format of the models; float32 for a GPU without bfloat16; default: %(default)s"
     )
-    command.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    command.add_argument(
-        "--remote-frozen", action="store_true", help="another machine serves the frozen LLM"
-    )
-    text = "run all stages of a preset with random weights, and measure them"
+    formats = ("bfloat16", "float32")
+    command.add_argument("--precision", choices=formats, default="bfloat16", help=text)
+    text = "another machine serves the frozen LLM, so that it needs no memory here"
+    command.add_argument("--remote-frozen", action="store_true", help=text)
+    text = "run all stages of a preset with random weights, and measure their memory and time"
     command = _command(commands, "rehearse", _rehearse, text, "h100")
-    text = "below 1 for smaller models and batches; default: %(default)g"
+    text = "below 1 for smaller models and batches, such as 0.01 on a CPU; default: %(default)g"
     command.add_argument("--scale", type=_positive(float), default=1.0, help=text)
     command.add_argument("--pair", type=_pair, help="run only this architecture, such as P1-F1")
-    command.add_argument(
-        "--prompt-tokens", type=_positive(int), default=256, help="default: %(default)s"
-    )
+    _add_prompt_tokens(command)
     _add_results(command)
 
 
-def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu"):
-    command = commands.add_parser(name, help=text)
+def _parser(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.set_defaults(run=run)
-    text = "the name of a preset, or a YAML file; default: %(default)s"
+    return command
+
+
+def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu"):
+    command = _parser(commands, name, run, text)
+    text = f"a YAML file of your own, or the name of one of {PRESETS}; default: %(default)s"
     command.add_argument("--preset", default=preset, help=text)
     return command
 
 
 def _add_folders(command: argparse.ArgumentParser) -> None:
-    text = "the runs' folder; default: runs, beside a preset of your own"
-    command.add_argument("--runs", help=text)
+    _add_runs(command)
     _add_results(command)
+
+
+def _add_runs(command: argparse.ArgumentParser) -> None:
+    text = "the folder of runs and their checkpoints; default: runs, beside a preset of your own"
+    command.add_argument("--runs", metavar="FOLDER", help=text)
+
+
+def _add_column(command: argparse.ArgumentParser, default: str | None) -> None:
+    text = "the column of the file that holds the prompts; default: prompt"
+    command.add_argument("--prompt-column", metavar="COLUMN", default=default, help=text)
+
+
+def _add_prompt_tokens(command: argparse.ArgumentParser) -> None:
+    text = "the length of a prompt in tokens; default: %(default)s"
+    number = {"type": _positive(int), "default": 256, "metavar": "TOKENS"}
+    command.add_argument("--prompt-tokens", **number, help=text)
+
+
+def _add_threads(command: argparse.ArgumentParser) -> None:
+    text = "CPU threads; default: all cores"
+    command.add_argument("--threads", type=_positive(int), help=text)
 
 
 def _add_results(command: argparse.ArgumentParser) -> None:
     text = "the folder of kept results; default: results, beside a preset of your own"
-    command.add_argument("--results", help=text)
-    command.add_argument("--threads", type=_positive(int), help="CPU threads; default: all cores")
+    command.add_argument("--results", metavar="FOLDER", help=text)
+    _add_threads(command)
 
 
 def _positive(kind: type) -> Callable:
