@@ -73,15 +73,16 @@ print(f"run on {kept['date'][:10]} with torch {kept['versions']['torch']}")
 # * **Second process**: the first one is halted, the same stage is started beside it, and then the first
 #   goes on.
 # * **Truncated file** and **flipped bit**: each table, file of weights, user's prompt file, store of
-#   verdicts or executed notebook that belongs to the finished stage is damaged in turn, and the stage is
-#   run again.
+#   verdicts, executed notebook or rendered notebook that belongs to the finished stage is damaged in
+#   turn, and the stage is run again.
 # * **Clock set back**: the process is killed, all files are dated a day ahead, and the clock of the
 #   second try is a day behind.
 #
 # A pair is right where the first try ends without a traceback and the second gives the undisturbed
 # result, file by file. A damaged file must be refused by its name, or made again to the same result; a
 # user's own file with another text must make another run. Times, and notes on how a run went, are not
-# compared. Rendering the book is not among the stages: it writes nothing but pages, from files that are.
+# compared. The stage `render` makes a book of two pages, as `tools/book.py` does, but with Jupyter Book
+# in its own process: the fault then strikes while the pages are written.
 
 # %%
 words = {True: "right", False: "wrong", None: "not run"}

@@ -13,9 +13,10 @@ ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "results" / "crash_matrix.json"
 
 
-def run(out, *places):
+def run(out, *places, again=False):
     """The rows of `tools/crash_matrix.py`, in a process of its own, which can be forked."""
     arguments = [word for name, value in places for word in (f"--{name}", value)]
+    arguments += ["--again"] if again else []
     done = subprocess.run(
         [sys.executable, "tools/crash_matrix.py", *arguments, "--out", str(out)],
         cwd=ROOT,
@@ -37,6 +38,12 @@ def test_a_killed_warm_start_and_a_judge_that_is_stopped_lose_nothing(tmp_path):
     assert rows["judge", "SIGKILL"]["extra"] <= 1, "at most the call under way is paid twice"
     again = run(tmp_path / "out.json", ("stage", "warm start"), *faults)
     assert again == rows, "what was run is not run again"
+    old = [row | {"seconds": -1} for row in rows.values()]
+    kept = json.loads((tmp_path / "out.json").read_text())
+    (tmp_path / "out.json").write_text(json.dumps(kept | {"rows": old}))
+    again = run(tmp_path / "out.json", ("stage", "judge"), ("fault", "SIGKILL"), again=True)
+    newer = {place for place, row in again.items() if row["seconds"] >= 0}
+    assert newer == {("judge", "SIGKILL")} and again.keys() == rows.keys(), "unless asked to"
 
 
 @pytest.mark.slow

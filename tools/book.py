@@ -319,10 +319,7 @@ def edition() -> dict[Path, bytes]:
 
 
 def stage(preset: str) -> Path:
-    """Collect config, table of contents, prose and executed notebooks in `_build/src`.
-
-    Unchanged files keep their time, so that Sphinx renders only what changed.
-    """
+    """Collect config, table of contents, prose and executed notebooks in `_build/src`."""
     target = BUILD / "src"
     wanted: dict[Path, bytes] = {}
     for name in ("_config.yml", "_toc.yml"):
@@ -367,6 +364,9 @@ def write_changed(target: Path, wanted: Mapping[Path, bytes]) -> None:
 def render(source: Path) -> Path:
     """Render the staged tree with warnings as errors. Returns the page to open.
 
+    Every page is made again: Sphinx takes one that a crash has cut for current, and repeats no
+    warning about a page that it does not make.
+
     Exits with a message for another Jupyter Book than version 1, or if the book did not build.
     """
     try:
@@ -381,7 +381,8 @@ def render(source: Path) -> Path:
             "installs"
         )
     page = BUILD / "html" / "index.html"
-    page.unlink(missing_ok=True)
+    for made in ("html", ".doctrees"):
+        shutil.rmtree(BUILD / made, ignore_errors=True)
     _jupyter_book(source, "-W", "-n", "--keep-going")
     if not page.exists():
         raise SystemExit("the book did not build; see the warnings above")
@@ -463,8 +464,6 @@ def main() -> None:
     with only_build():
         spent = execute(arguments.preset)
         executed = time.perf_counter()
-        # A build left by a crash between two renders is taken for current by Sphinx.
-        shutil.rmtree(BUILD / "src" / "_build", ignore_errors=True)
         page = render(stage(arguments.preset))
     skipped = sum(seconds is None for seconds in spent.values())
     print(

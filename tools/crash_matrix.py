@@ -5,7 +5,8 @@ strikes: at the file-system event in the middle of those that the stage made whe
 wrong. Then the same stage runs again, and what it leaves is compared with the undisturbed outcome.
 
 `python tools/crash_matrix.py` runs what is missing of it and writes `results/crash_matrix.json`
-after each cell; another version of the code starts it anew. Disks of their own (a full one, a
+after each cell; another version of the code starts it anew, and `--again` runs what is there again.
+Disks of their own (a full one, a
 read-only one) need the right to mount a tmpfs; without it those cells are left out, and the file
 says so.
 """
@@ -27,6 +28,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process with one thread can be forked
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -55,6 +57,12 @@ PAIRS = [(f"Why is {n} a number?", "Because.", "Because it is " + "so " * n) for
 # What may differ between two runs that are equal: times, and notes on how a run went. A killed
 # process also leaves a hidden folder with what it was about to write.
 NOTES = ("lock", "lock.json", "software.json", "README.md", "store.sqlite")
+# The book of the stage of rendering, beside its executed notebook.
+PAGES = {
+    "_config.yml": "title: Sums\nauthor: Nobody\nexecute: {execute_notebooks: 'off'}\n",
+    "_toc.yml": "format: jb-book\nroot: intro\nchapters: [{file: notebooks/01_sum}]\n",
+    "intro.md": "# Sums\n\nThe next page adds.\n",
+}
 
 
 def small(url: str | None = None):
@@ -99,11 +107,12 @@ def judge_stage(folder: Path, url: str) -> None:
 
 
 def write_notebook(folder: Path) -> None:
-    """What the stage of papermill executes."""
+    """What the stage of papermill executes, and the stage of rendering shows."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('preset = ""')])
     notebook.cells[0].metadata.tags = ["parameters"]
     notebook.metadata.kernelspec = {"name": "python3", "language": "python"}
     notebook.cells += [nbformat.v4.new_code_cell(f"print({n} + 1)") for n in range(2)]
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# A sum"))
     (folder / "notebooks").mkdir()
     nbformat.write(notebook, folder / "notebooks" / "01_sum.ipynb")
     (folder / "constraints.txt").touch()
@@ -119,10 +128,36 @@ def reward_stage(folder: Path, url: str) -> None:
 
 
 def papermill_stage(folder: Path, url: str) -> None:
-    """A notebook of three cells, executed as those of the book are."""
-    book.ROOT, book.NOTEBOOKS, book.BUILD = folder, folder / "notebooks", folder / "build"
+    """A notebook of four cells, executed as those of the book are."""
+    book.ROOT, book.NOTEBOOKS, book.BUILD = folder, folder / "notebooks", folder / "_build"
     with book.only_build():
         book.execute("smoke")
+
+
+def render_stage(folder: Path, url: str) -> None:
+    """A book of two pages, one of them the executed notebook, rendered as the book is."""
+    book.ROOT, book.BUILD = folder, folder / "_build"
+    book.subprocess = SimpleNamespace(run=here)
+    wanted = {Path(name): text.encode() for name, text in PAGES.items()}
+    executed = book.BUILD / "executed" / "smoke" / "01_sum.ipynb"
+    with book.only_build():
+        wanted[Path("notebooks/01_sum.ipynb")] = executed.read_bytes()
+        book.write_changed(book.BUILD / "src", wanted)
+        book.render(book.BUILD / "src")
+
+
+def here(command: list[str], cwd: Path) -> SimpleNamespace:
+    """Run Jupyter Book in this process and not in one of its own: a fault strikes in its middle."""
+    from jupyter_book.cli.main import main
+
+    os.chdir(cwd)
+    try:
+        main(command[command.index("build") :])
+    except SystemExit as ended:
+        return SimpleNamespace(returncode=ended.code or 0)
+    except Exception:  # as Python ends the process of Jupyter Book
+        traceback.print_exc()
+    return SimpleNamespace(returncode=1)
 
 
 def matrix_stage(folder: Path, url: str) -> None:
@@ -146,6 +181,7 @@ STAGES: dict[str, tuple[Callable[[Path, str], None], str | None]] = {
     "judge": (judge_stage, None),
     "reward learning": (reward_stage, None),
     "papermill": (papermill_stage, None),
+    "render": (render_stage, "papermill"),
     "matrix": (matrix_stage, "PPO"),
 }
 FAULTS = (
@@ -349,7 +385,7 @@ class Matrix:
             told = last_line(folder)
             os.kill(pid, signal.SIGCONT)
             code = wait(pid)
-            right = outcome(folder) == self.after[stage] and (second in (0, 2)) and code == 0
+            right = self.undisturbed(stage, folder) and second in (0, 2) and code == 0
             did = "ran beside it, to the same result" if second == 0 else f"refused: {told}"
             return {"did": did, "then": "the first went on to its end", "right": right}
         code = wait(pid)
@@ -362,7 +398,7 @@ class Matrix:
             for path in folder.rglob("*"):
                 os.utime(path, (time.time() + DAY, time.time() + DAY))
         again = wait(fork(stage, folder, server.url, clock=-DAY if "clock" in fault else 0))
-        same = outcome(folder) == self.after[stage] if again == 0 else False
+        same = again == 0 and self.undisturbed(stage, folder)
         extra = len(server.requests) - self.calls[stage]
         facts = {
             "did": f"{first}: {told}" if told else first,
@@ -373,6 +409,13 @@ class Matrix:
             facts |= {"calls": self.calls[stage], "before": asked, "extra": extra}
         return facts
 
+    def undisturbed(self, stage: str, folder: Path) -> bool:
+        """Whether `folder` holds what `stage` leaves when nothing goes wrong."""
+        try:
+            return outcome(folder) == self.after[stage]
+        except (OSError, ValueError):  # a file that cannot be read
+            return False
+
     def damage(self, stage: str, fault: str, folder: Path, server) -> dict:
         """Each file that the stage left is damaged in turn; none may be taken for a good one."""
         base = STAGES[stage][1]
@@ -381,7 +424,8 @@ class Matrix:
         own = {
             "data": "own.jsonl",
             "judge": "store.sqlite",
-            "papermill": "build/executed/*/*.ipynb",
+            "papermill": "_build/executed/*/*.ipynb",
+            "render": "_build/html/notebooks/*.html",
         }
         files = [*folder.glob(own[stage])] if stage in own else files
         told, wrong = [], []
@@ -394,15 +438,13 @@ class Matrix:
                 damaged = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
             path.write_bytes(damaged)
             code = wait(fork(stage, folder, server.url))
-            if path.read_bytes() == damaged:  # the stage has not made it again
-                path.write_bytes(whole)
             if code == 2 and path.name in Path(f"{folder}.log").read_text():
                 told.append(path.name)
             elif stage == "data" and code == 0:  # another text is another run
                 told.append("another run")
                 both = len(list(folder.glob("runs/*align-pro*"))) == 2
                 wrong += [] if both else [path.name]
-            elif not (code == 0 and outcome(folder) == self.after[stage]):
+            elif not (code == 0 and self.undisturbed(stage, folder)):
                 wrong.append(f"{path.name} ({code}: {last_line(folder)})")
             path.write_bytes(whole)
         names = ", ".join(dict.fromkeys(told)) or "none"
@@ -484,11 +526,24 @@ def can_mount(work: Path) -> bool:
     return subprocess.run(["umount", str(place)]).returncode == 0
 
 
+def run(wanted: list[tuple[str, str]], rows: dict[tuple[str, str], dict], out: Path) -> None:
+    """Run the `wanted` cells, and write them after each one, with the other `rows`, to `out`."""
+    with tempfile.TemporaryDirectory() as work:
+        matrix = Matrix(Path(work))
+        for place in wanted:
+            rows[place] = matrix.cell(*place)
+            print(json.dumps(rows[place]), flush=True)
+            facts = {"code": code_digest(), **provenance()}
+            write_json(out, {"rows": list(rows.values()), **facts})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stage", action="append", choices=STAGES, help="default: all")
     parser.add_argument("--fault", action="append", choices=FAULTS, help="default: all")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "crash_matrix.json")
+    text = "run cells that the file has already once more; default: only those that it lacks"
+    parser.add_argument("--again", action="store_true", help=text)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     experiments.DISK_NEEDED = 0  # the disks of the cells are small
@@ -496,14 +551,11 @@ def main() -> None:
     same = kept.get("code") == code_digest()  # cells of this code need not be run again
     rows = {(r["stage"], r["fault"]): r for r in kept["rows"]} if same else {}
     wanted = [(s, f) for s in arguments.stage or STAGES for f in arguments.fault or FAULTS]
-    with tempfile.TemporaryDirectory() as work:
-        matrix = Matrix(Path(work))
-        for place in wanted:
-            if place not in rows:
-                rows[place] = matrix.cell(*place)
-                print(json.dumps(rows[place]), flush=True)
-                facts = {"code": code_digest(), **provenance()}
-                write_json(arguments.out, {"rows": list(rows.values()), **facts})
+    wanted = [place for place in wanted if arguments.again or place not in rows]
+    if wanted:
+        run(wanted, rows, arguments.out)
+    else:
+        print(f"{arguments.out} has all of these cells: --again runs them once more")
     sys.exit(any(row["right"] is False for row in rows.values()))
 
 
