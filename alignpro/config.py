@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -60,7 +60,7 @@ class ModelSpec:
     date: datetime.date | None = None
     endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.endpoint and (self.int8 or self.revision):
             raise ValueError("int8 and revision are the server's to choose: leave them out")
 
@@ -143,7 +143,7 @@ class PrompterConfig:
     lora_centred: StrictBool | None = None
     meta_prompt: Text | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.form == "rewrite" and self.warm_start.steps:
             raise FieldError("must be 0: a warm start teaches suffixes", "warm_start", "steps")
 
@@ -184,7 +184,7 @@ class PPOConfig:
     adaptive_kl: AdaptiveKLConfig | None = None
     accumulate: Count | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.batch_size % self.minibatch_size:
             raise FieldError("must divide batch_size", "minibatch_size")
         if self.adaptive_kl and self.adaptive_kl.horizon <= 0.2 * self.batch_size:
@@ -239,7 +239,7 @@ class Preset:
     tracker: str | None = None
     reward_function: Annotated[str, Field(pattern=r"^.+:\w+$")] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.reward and self.reward_function:
             raise FieldError("leave out `reward` or `reward_function`", "reward_function")
         used = [("architectures", role) for pair in self.architectures for role in pair]
@@ -247,7 +247,8 @@ class Preset:
             if role is not None and role not in self.models:
                 known = ", ".join(self.models)
                 raise FieldError(f"no model for role {role!r}; known: {known}", field)
-        for role in {*(prompter for prompter, _ in self.architectures), self.reward} - {None}:
+        weights = [prompter for prompter, _ in self.architectures]
+        for role in [*weights, self.reward] if self.reward else weights:
             if self.models[role].endpoint:
                 raise FieldError(
                     f"{role} is a prompter or the reward, which needs weights: only a frozen LLM, "
@@ -259,7 +260,7 @@ class Preset:
             raise FieldError(why, "prompter", "lora_centred")
 
 
-def described(preset: Preset) -> dict:
+def described(preset: Preset) -> dict[str, Any]:
     """Return `preset` as plain JSON values, without the options that are not set.
 
     A run's identity and the configuration kept beside a result are made of this. A new option
@@ -267,7 +268,7 @@ def described(preset: Preset) -> dict:
     too: a run can resume after its server has moved, and a result names no private host. So is the
     folder of a prompt file.
     """
-    values = TypeAdapter(Preset).dump_python(preset, mode="json", exclude_none=True)
+    values: dict[str, Any] = TypeAdapter(Preset).dump_python(preset, mode="json", exclude_none=True)
     values.pop("tracker", None)  # it watches a run, and is no part of it
     values["datasets"] = [Path(dataset).name for dataset in preset.datasets]
     for spec in values["models"].values():
@@ -282,10 +283,10 @@ def distinct_pairs(preset: Preset) -> dict[tuple[str, str], tuple[str, str]]:
     A run depends on its models and seed, not on the roles' names. Pairs with the same models would
     repeat one another, so only the pair that they map to is run.
     """
-    first: tuple[dict, dict] = ({}, {})
+    first: tuple[dict[ModelSpec, str], dict[ModelSpec, str]] = ({}, {})
     return {
-        pair: tuple(seen.setdefault(preset.models[role], role) for seen, role in zip(first, pair))
-        for pair in preset.architectures
+        (p, f): (first[0].setdefault(preset.models[p], p), first[1].setdefault(preset.models[f], f))
+        for p, f in preset.architectures
     }
 
 

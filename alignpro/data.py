@@ -53,7 +53,7 @@ def load_prompts(
     split: str,
     limit: int | None = None,
     hub: HubConfig | None = None,
-    column="prompt",
+    column: str = "prompt",
 ) -> list[Prompt]:
     """Return prompts of one split of a dataset, taking the kinds of question in turns.
 
@@ -78,7 +78,7 @@ def load_prompts(
     else:
         everything = read_prompts(PROMPTS / f"{dataset}.jsonl")
     prompts = [p for p in everything if p.split == split]
-    others = sorted({p.kind for p in prompts} - {*KINDS, None})
+    others = sorted({p.kind for p in prompts if p.kind is not None} - {*KINDS})
     by_kind = [[p for p in prompts if p.kind == kind] for kind in (*KINDS, *others, None)]
     in_turns = [p for p in chain.from_iterable(zip_longest(*by_kind)) if p is not None]
     if limit is not None and limit > len(in_turns):

@@ -23,6 +23,7 @@ from alignpro.texts import Prompt, Response, Reward
 
 if TYPE_CHECKING:
     from alignpro.generation import Policy
+    from alignpro.sources.endpoint import Endpoint
 
 Rewriter = Callable[[Sequence[Prompt], int], list[str]]
 TOLD_THE_KIND = "Best suffix, told the kind"
@@ -86,10 +87,10 @@ def per_kind(suffixes: dict[str, str], other: str = "") -> Rewriter:
 
     It is told the kind, which no prompter is.
     """
-    return lambda prompts, seed: [f"{x} {suffixes.get(x.kind, other)}".strip() for x in prompts]
+    return lambda prompts, _: [f"{x} {suffixes.get(x.kind or '', other)}".strip() for x in prompts]
 
 
-def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Reward) -> Rewriter:
+def best_of(count: int, rewrite: Rewriter, frozen: Policy | Endpoint, reward: Reward) -> Rewriter:
     """Best of `count` rewrites (C12): draw them, let π_F answer each once, keep the best-scored.
 
     `evaluate` has the kept rewrite answered again, so that a lucky answer is not counted twice.
@@ -108,7 +109,7 @@ def best_of(count: int, rewrite: Rewriter, frozen: Policy, reward: Reward) -> Re
 
 def evaluate(
     rewriters: dict[str, Rewriter],
-    frozen: Policy,
+    frozen: Policy | Endpoint,
     reward: Reward,
     prompts: Sequence[Prompt],
     samples: int,
@@ -164,7 +165,7 @@ def best_suffixes(table: pd.DataFrame) -> tuple[str, dict[str, str]]:
     kind, such as the Hub's, count as one kind, which has no entry in the second value. Raises
     RewardError where a reward is not a finite number, which a mean would hide.
     """
-    checked_rewards(table["reward"], table["configuration"], "the reward in a table of suffixes")
+    checked_rewards(table["reward"], [*table["configuration"]], "the reward in a table of suffixes")
     table = table.assign(kind=table["kind"].fillna(""))
     means = table.pivot_table(index="configuration", columns="kind", values="reward", sort=False)
     text = {name: "" if name == "(nothing)" else name for name in means.index}

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from alignpro.config import ConfigError, PPOConfig, Preset, SamplingConfig, dist
 from alignpro.data import load_prompts
 from alignpro.fast import linears
 from alignpro.fast.adapter import add_lora, centre_adapter, merge_adapter
-from alignpro.generation import Policy
+from alignpro.generation import Messages, Policy
 from alignpro.prompter import Prompter
 from alignpro.rewards import form_score, rubric
 from alignpro.runs import RESULTS, STEP_PARTS, Run, stage_seed, write_json
@@ -103,10 +104,10 @@ class Cell:
         name = own_reward.checked_name(self.reward, self.prompts("train")[:2] if own else [])
         self.process = devices.process()
         with self.process.main_process_first():
-            known = {r: models.identity(s) for r in self.pair if (s := preset.models[r]).is_named}
-            for_oracle = {r: known[r] for r in self.pair[1:] if r in known}
+            named = {r: models.identity(s) for r in self.pair if (s := preset.models[r]).is_named}
+            for_oracle = {r: named[r] for r in self.pair[1:] if r in named}
             cell = (root, preset, self.dataset)
-            self.run = Run(*cell, self.pair, "align-pro", seed, name, known)
+            self.run = Run(*cell, self.pair, "align-pro", seed, name, named)
             self.oracle_run = Run(*cell, self.pair[1:], "rlhf", seed, name, for_oracle)
             finished_runs.note_parts(self.run, own_reward.reward_parts(self.reward))
         self._frozen: Policy | Endpoint | None = None
@@ -252,7 +253,7 @@ class Cell:
 
         def make() -> pd.DataFrame:
             best, by_kind = evaluation.best_suffixes(self.suffix_table(progress))
-            rewriters = {
+            rewriters: dict[str, evaluation.Rewriter] = {
                 "No Fine-Tuning": evaluation.unchanged,
                 "Untrained prompter": self._in_evaluation(self.untrained(progress)),
                 "Best constant suffix": evaluation.constant(best),
@@ -297,9 +298,8 @@ class Cell:
 
         def make() -> pd.DataFrame:
             oracle, samples = self.train_oracle(progress), self.preset.evaluation.samples
-            return self._table(
-                path.name, {"RLHF": evaluation.unchanged}, oracle, "test", samples, progress
-            )
+            rewriters: dict[str, evaluation.Rewriter] = {"RLHF": evaluation.unchanged}
+            return self._table(path.name, rewriters, oracle, "test", samples, progress)
 
         path = self.oracle_run.folder / "evaluation.parquet"
         return evaluation.kept(path, make)
@@ -315,17 +315,15 @@ class Cell:
     ) -> pd.DataFrame:
         """`evaluate` on the prompts of `split`, with a seed of this `stage`."""
         seed, prompts = stage_seed(self.seed, stage), self.prompts(split)
-        table = evaluation.evaluate(
-            rewriters, policy, self.reward, prompts, samples, seed, progress
-        )
-        return table.assign(seed=self.seed)
+        rows = evaluation.evaluate(rewriters, policy, self.reward, prompts, samples, seed, progress)
+        return rows.assign(seed=self.seed)
 
     def _fit(
         self,
         run: Run,
         config: PPOConfig,
         policy: Policy,
-        messages: Callable,
+        messages: Callable[[Sequence[Prompt]], list[Messages]],
         score: ppo.Score,
         save: Callable[[Path], None],
         folder: Path,
@@ -333,7 +331,7 @@ class Cell:
     ) -> None:
         """Train `policy` to the end of `run`, `save` it in `folder`, and write the run's card."""
         started = time.perf_counter()
-        prompts = self.prompts("train")
+        prompts, frozen = self.prompts("train"), self._frozen
         if self.process.is_main_process:
             if changes := note_session(run.folder):
                 self.process.print(f"this run began with other software: {'; '.join(changes)}")
@@ -353,11 +351,11 @@ class Cell:
                 arithmetic=linears.arithmetic(policy.model),
                 processes=self.process.num_processes,
                 changed_since_start=note_session(run.folder),
-                **({"endpoint": self._frozen.facts()} if self.remote else {}),
+                **({"endpoint": frozen.facts()} if isinstance(frozen, Endpoint) else {}),
             )
         self.process.wait_for_everyone()
 
-    def _adapted(self, role: int, stage: str, start: Path | None = None):
+    def _adapted(self, role: int, stage: str, start: Path | None = None) -> tuple[Any, Any]:
         """The model of a role (0: prompter, 1: frozen LLM) with a fresh adapter, and its tokenizer.
 
         An adapter kept in `start` is merged into the weights first. `stage` seeds the fresh one.

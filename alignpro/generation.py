@@ -8,13 +8,14 @@ LLM π_F is used through :meth:`Policy.generate` alone, so that an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from alignpro.config import SamplingConfig
 from alignpro.fast.decode import decode, rows_that_fit
 from alignpro.runs import row_seeds
-from alignpro.sources.chat import Chat, require_window
+from alignpro.sources.chat import Chat, Messages, require_window
 from alignpro.texts import Response
 
 
@@ -64,14 +65,16 @@ class Policy:
     it is None, as many as fit), and stops each row at any of the model's end-of-sequence tokens.
     """
 
-    def __init__(self, model, tokenizer, sampling: SamplingConfig, batch_size: int | None = 48):
+    def __init__(
+        self, model: Any, tokenizer: Any, sampling: SamplingConfig, batch_size: int | None = 48
+    ):
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.chat, self.batch_size = Chat(tokenizer), batch_size
         eos = model.generation_config.eos_token_id
         eos = eos if isinstance(eos, (list, tuple)) else [eos]
         self.eos_ids = torch.tensor(sorted({*eos, tokenizer.eos_token_id} - {None}))
 
-    def encode(self, messages: Sequence[list[dict]]) -> list[list[int]]:
+    def encode(self, messages: Sequence[Messages]) -> list[list[int]]:
         """Token ids of chat messages, each ready for the assistant's turn.
 
         Raises RunError for a chat that exceeds the model's window together with its answer.
@@ -80,7 +83,7 @@ class Policy:
         require_window(encoded, messages, self.model.config, self.sampling.max_new_tokens)
         return encoded
 
-    def generate(self, prompts: Sequence[str | list[dict]], seed: int) -> list[Response]:
+    def generate(self, prompts: Sequence[str | Messages], seed: int) -> list[Response]:
         """One completion for each prompt (a user's message, or a list of chat messages).
 
         The noise of a row depends on `seed`, its prompt, and how often that prompt occurs before
@@ -94,14 +97,14 @@ class Policy:
         seeds = row_seeds(seed, map(tuple, encoded))
         noise = [torch.Generator(self.model.device).manual_seed(s) for s in seeds]
         by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        out: list[Response | None] = [None] * len(encoded)
+        out: dict[int, Response] = {}
         longest = max(map(len, encoded), default=0) + self.sampling.max_new_tokens
         size = self.batch_size or rows_that_fit(self.model, longest)
         for start in range(0, len(by_length), size):
             rows = by_length[start : start + size]
 
-            def draw(logits: torch.Tensor, running: list[int], rows=rows) -> torch.Tensor:
-                return sample_tokens(logits, self.sampling, [noise[rows[i]] for i in running])
+            def draw(logits: torch.Tensor, left: list[int], rows: list[int] = rows) -> torch.Tensor:
+                return sample_tokens(logits, self.sampling, [noise[rows[i]] for i in left])
 
             queries, pad_id = [encoded[i] for i in rows], self.tokenizer.pad_token_id
             length = self.sampling.max_new_tokens
@@ -110,4 +113,4 @@ class Policy:
                 ended = bool(ids) and ids[-1] in self.eos_ids
                 # The end may be a word, as for a base model: it is no part of the answer.
                 out[i] = Response(self.chat.answer(ids[: len(ids) - ended]), ended, ids)
-        return out
+        return [out[i] for i in range(len(encoded))]

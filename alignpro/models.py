@@ -67,7 +67,7 @@ def load(
     return model.requires_grad_(False).eval().to(device()), tokenizer
 
 
-def pretrained(auto: type, spec: ModelSpec, **options: Any) -> Any:
+def pretrained(auto: Any, spec: ModelSpec, **options: Any) -> Any:
     """Return `auto.from_pretrained` of the source and revision of `spec`, with `options`.
 
     Code that comes with a checkpoint is never run. Raises ModelError if the source is unavailable,

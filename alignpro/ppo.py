@@ -8,8 +8,9 @@ frozen LLM itself (score = the reward of the completion).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object, reduce
@@ -20,10 +21,10 @@ from alignpro.devices import process
 from alignpro.evaluation import checked_rewards
 from alignpro.fast.clock import StageClock
 from alignpro.fast.logprobs import Batch, forward, make_batch, with_trunk
-from alignpro.generation import Policy
-from alignpro.runs import Run, RunError, stage_seed
+from alignpro.generation import Messages, Policy
+from alignpro.runs import Row, Run, RunError, Tensors, stage_seed
 from alignpro.sources.health import warnings_for
-from alignpro.texts import Response
+from alignpro.texts import Prompt, Response
 
 
 @dataclass
@@ -35,14 +36,14 @@ class Scored:
     what another model, the frozen LLM, generated.
     """
 
-    scores: Sequence[float]
-    texts: list[dict]
+    scores: Iterable[Any]
+    texts: list[Row]
     seconds: dict[str, float]
     tokens: int = 0
-    gold: Sequence[float] | None = None
+    gold: Iterable[Any] | None = None
 
 
-Score = Callable[[Sequence[str], Sequence[Response], int], Scored]
+Score = Callable[[Sequence[Prompt], Sequence[Response], int], Scored]
 
 
 @dataclass
@@ -158,8 +159,8 @@ class Trainer:
     def __init__(
         self,
         policy: Policy,
-        prompts: Sequence[str],
-        messages: Callable,
+        prompts: Sequence[Prompt],
+        messages: Callable[[Sequence[Prompt]], list[Messages]],
         score: Score,
         config: PPOConfig,
         run: Run,
@@ -216,7 +217,7 @@ class Trainer:
                 )
                 bar.update()
 
-    def _record(self, step: int, metrics: dict, samples: list[dict]) -> None:
+    def _record(self, step: int, metrics: Row, samples: list[Row]) -> None:
         config, last = self.config, step == self.config.steps
         self.run.append("metrics.jsonl", [metrics])
         if step % config.sample_every == 0 or step == 1 or last:
@@ -224,7 +225,7 @@ class Trainer:
         if step % config.checkpoint_every == 0 or last:
             self.run.save_checkpoint(step, self._state())
 
-    def step(self, step: int) -> tuple[dict, list[dict]]:
+    def step(self, step: int) -> tuple[Row, list[Row]]:
         """Run step number `step` (from 1). Returns its metrics and one row of texts for each x."""
         config, clock = self.config, self.clock()
         # 1. Draw prompts x.
@@ -240,11 +241,10 @@ class Trainer:
 
         # 3. Score the completions: for a prompter, r(x, y) of an answer y ~ π_F(·|x').
         scored = self.score(prompts[share], outputs, stage_seed(self.run.seed, step, "score"))
-        scores = {"score": scored.scores, "gold": scored.gold}
         scores = {
-            name: gathered(checked_rewards(values, prompts[share], f"the {name} at step {step}"))
-            for name, values in scores.items()
-            if values is not None
+            name: gathered(checked_rewards(given, prompts[share], f"the {name} at step {step}"))
+            for name, given in (("score", scored.scores), ("gold", scored.gold))
+            if given is not None
         }
         outputs, texts, tokens = (gathered(x) for x in (outputs, scored.texts, [scored.tokens]))
         clock.lap("score")
@@ -255,6 +255,7 @@ class Trainer:
         batch = with_trunk(self.model, batch, self.pad_id)
         with torch.no_grad():
             logp, hidden, entropies = forward(self.model, batch, self.pad_id, entropy=True)
+            assert entropies is not None
             values = self._values(hidden) * batch.mask
             clock.lap("policy")
             with self.model.disable_adapter():
@@ -296,8 +297,8 @@ class Trainer:
         if config.adaptive_kl:
             kl = metrics["objective/kl"]
             self.lam = adapted_lam(self.lam, kl, config.batch_size, config.adaptive_kl)
-        for name, values in scores.items():
-            texts = [{**row, name: round(value, 4)} for row, value in zip(texts, values)]
+        for name, column in scores.items():
+            texts = [{**row, name: round(value, 4)} for row, value in zip(texts, column)]
         return metrics, texts
 
     def _rows(self, step: int) -> list[int]:
@@ -313,7 +314,7 @@ class Trainer:
         return rows
 
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.value_head(hidden)[..., 0]
+        return torch.squeeze(self.value_head(hidden), -1)
 
     def _update(self, step: int, experience: Experience) -> dict[str, float]:
         """Stage 6 of `step`. Returns the statistics of the losses, averaged over minibatches."""
@@ -331,7 +332,7 @@ class Trainer:
             for whole in order.split(config.minibatch_size):
                 index = whole[self.process.process_index :: self.process.num_processes]
                 self.optimizer.zero_grad(set_to_none=True)
-                total = loss = 0.0
+                total = loss = torch.zeros((), device=mask.device)
                 for rows in index.split(config.accumulate or len(index)):
                     old = experience.rows(rows)
                     # Means are over the tokens of the whole minibatch.
@@ -341,9 +342,9 @@ class Trainer:
                     policy_loss, value_loss, stats = ppo_losses(logp, values, old, config)
                     part = (policy_loss + config.value_coefficient * value_loss) * share
                     part.backward()
-                    loss += part.detach()
+                    loss = loss + part.detach()
                     # On the model's device: between GPUs nothing else can be summed.
-                    total += torch.tensor(list(stats.values()), device=share.device) * share
+                    total = total + torch.tensor([*stats.values()], device=share.device) * share
                 for group in self.optimizer.param_groups:
                     for parameter in group["params"]:
                         parameter.grad = reduce(parameter.grad, "sum")
@@ -383,7 +384,7 @@ class Trainer:
             head = {n: tensors[f"value/{n}"] for n in self.value_head.state_dict()}
             self.value_head.load_state_dict(head)
             self.lam = tensors["lam"].item()
-            state: dict[int, dict] = {}
+            state: dict[int, Tensors] = {}
             for key, tensor in tensors.items():
                 if key.startswith("optimizer/"):
                     _, index, name = key.split("/")
@@ -395,6 +396,6 @@ class Trainer:
         return step
 
 
-def gathered(share: Sequence) -> list:
+def gathered(share: Iterable[Any]) -> list[Any]:
     """The whole batch from each process's `share`, in the order in which it was dealt out."""
     return [item for cards in zip(*gather_object([list(share)]), strict=True) for item in cards]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import TemplateError
 
-from alignpro.generation import Policy
+from alignpro.generation import Messages, Policy
 from alignpro.sources import prompter_folder
 from alignpro.texts import META_PROMPT, Response
 
@@ -45,7 +45,7 @@ class Prompter:
         prompter.folder = folder
         return prompter
 
-    def messages(self, prompts: Sequence[str]) -> list[list[dict]]:
+    def messages(self, prompts: Sequence[str]) -> list[Messages]:
         """What the prompter is asked for each x: the meta-prompt, then x as the user's message.
 
         Where the chat template has no system role, as Gemma's, the user's message begins with the
@@ -92,7 +92,7 @@ class Prompter:
 
     def save(self, folder: str | Path) -> None:
         """Copy a trained prompter, with its cards, to `folder`, which must not exist yet."""
-        shutil.copytree(self.folder, folder)
+        shutil.copytree(prompter_folder.kept(self.folder), folder)
 
     def push_to_hub(self, repository: str, private: bool = True) -> str:
         """Upload a trained prompter, with its cards, to the Hub. Returns the commit's address.
@@ -100,4 +100,4 @@ class Prompter:
         `repository` is OWNER/NAME. If it is new, `private` hides it from others. Log in before, by
         `hf auth login`.
         """
-        return prompter_folder.push(self.folder, repository, private)
+        return prompter_folder.push(prompter_folder.kept(self.folder), repository, private)

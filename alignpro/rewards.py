@@ -94,4 +94,4 @@ def rubric(prompts: Sequence[Prompt], responses: Sequence[Response]) -> torch.Te
     return relevance(prompts, responses) * (0.25 + 0.75 * form) * fresh * present
 
 
-rubric.name = "rubric"
+rubric.name = "rubric"  # type: ignore[attr-defined]  # its name on the cards, as any reward may have

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from alignpro.config import Preset, described
 from alignpro.sources.files import (
+    Row,
     RunError,
+    Tensors,
     atomic_write,
     explained,
     load_tensors,
@@ -46,7 +48,7 @@ def stage_seed(*parts: object) -> int:
 
 def row_seeds(seed: int, rows: Iterable[Hashable]) -> list[int]:
     """Return one seed per row, from `seed`, the row, and how many equal rows came before it."""
-    seen: Counter = Counter()
+    seen: Counter[Hashable] = Counter()
     seeds = []
     for row in rows:
         seeds.append(stage_seed(seed, row, seen[row]))
@@ -76,7 +78,7 @@ class Run:
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         preset: Preset,
         dataset: str,
         pair: Sequence[str],
@@ -86,8 +88,8 @@ class Run:
         weights: Mapping[str, str] | None = None,
     ):
         self.preset, self.seed = preset, seed
-        self.watchers: list[Callable[[str, Sequence[dict]], None]] = []  # of `append`
-        self.cell = {
+        self.watchers: list[Callable[[str, Sequence[Row]], None]] = []  # of `append`
+        self.cell: Row = {
             "preset": preset.name,
             "dataset": dataset,
             "architecture": list(pair),
@@ -129,14 +131,14 @@ class Run:
                 "is room on this disk the same command goes on"
             ) from error
 
-    def append(self, name: str, rows: Sequence[dict]) -> None:
+    def append(self, name: str, rows: Sequence[Row]) -> None:
         """Add `rows` to the JSONL file `name`, and show them to the watchers."""
         with self.writing(name), open(self.folder / name, "a", encoding="utf-8") as file:
             file.write(_jsonl(rows))
         for watcher in list(self.watchers):
             watcher(name, rows)
 
-    def read(self, name: str) -> list[dict]:
+    def read(self, name: str) -> list[Row]:
         """Return the rows of a JSONL file of this run, as `files.read_rows` does."""
         return read_rows(self.folder / name)
 
@@ -147,7 +149,7 @@ class Run:
             with self.writing(name), atomic_write(self.folder / name) as partial:
                 partial.write_text(_jsonl(kept), encoding="utf-8")
 
-    def save_checkpoint(self, step: int, tensors: dict, name: str = "step") -> None:
+    def save_checkpoint(self, step: int, tensors: Tensors, name: str = "step") -> None:
         """Keep `tensors`, by name, as the state after `step`; the newest two of `name` are kept."""
         target = self.folder / "checkpoints" / f"{name}-{step:06d}.safetensors"
         with self.writing(f"checkpoints/{target.name}"):
@@ -155,7 +157,7 @@ class Run:
         for old in sorted(target.parent.glob(f"{name}-*.safetensors"))[:-2]:
             old.unlink()
 
-    def load_checkpoint(self) -> tuple[int, dict] | None:
+    def load_checkpoint(self) -> tuple[int, Tensors] | None:
         """Return the newest complete checkpoint as (step, tensors by name), or None.
 
         A damaged one is set aside with a message, and the one before is used. Raises RunError for
@@ -179,5 +181,5 @@ class Run:
         return None
 
 
-def _jsonl(rows: Iterable[dict]) -> str:
+def _jsonl(rows: Iterable[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,11 @@ from scipy.special import stdtrit
 from alignpro.evaluation import checked_rewards
 
 
-def _rewards(table: pd.DataFrame, configuration: str) -> tuple[pd.MultiIndex, np.ndarray]:
+def _rewards(table: pd.DataFrame, configuration: str) -> tuple[pd.Index[Any], np.ndarray]:
     """The (seed, id) pairs, in order, and the rewards of `reward_array`."""
     part = table[table["configuration"] == configuration]
     part = part if "seed" in part else part.assign(seed=0)
-    checked_rewards(part["reward"], part["id"], f"the reward of {configuration!r}")
+    checked_rewards(part["reward"], part["id"].tolist(), f"the reward of {configuration!r}")
     wide = part.pivot_table(index=["seed", "id"], columns="sample", values="reward", sort=True)
     runs, prompts = part["seed"].nunique(), part["id"].nunique()
     if len(wide) != runs * prompts or wide.isna().any(axis=None):
@@ -81,7 +82,7 @@ def bootstrap(
     return np.moveaxis(estimate + stretch * (ends - estimate), 0, -1)
 
 
-def _t_half_width(values: np.ndarray, statistic: Callable, level: float) -> np.ndarray:
+def _t_half_width(values: np.ndarray, statistic: Callable[..., Any], level: float) -> np.ndarray:
     """Half the width of Student's t interval of `statistic`, for each entry.
 
     Its variance is the jackknife's over prompts plus, with several runs, the jackknife's over runs
@@ -94,7 +95,7 @@ def _t_half_width(values: np.ndarray, statistic: Callable, level: float) -> np.n
         part = others * statistic((each.sum(axis=0) - each) / others).var(axis=0)
         variance, over_freedom = variance + part, over_freedom + part**2 / others
     freedom = np.maximum(variance**2 / over_freedom, 1)  # at least 1, also where nothing varies
-    return stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
+    return np.asarray(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance))
 
 
 def reward_summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
@@ -106,13 +107,13 @@ def reward_summary(table: pd.DataFrame, resamples: int, seed: int = 0) -> pd.Dat
     `runs_apart` (of the runs' means), see `_variance_parts`.
     """
     columns = "mean_low mean_high variance_low variance_high within across runs_apart".split()
-    columns, rows = (*columns, "runs", "prompts", "samples"), {}
+    columns, rows = [*columns, "runs", "prompts", "samples"], {}
     for name in table["configuration"].unique():
         rewards = reward_array(table, name)
         parts = _variance_parts(rewards)
         variance = np.nansum(parts)
-        options = {"statistic": _mean_and_variance, "resamples": resamples, "seed": seed}
-        ends = bootstrap(_moments(rewards), **options)
+        moments = _moments(rewards)
+        ends = bootstrap(moments, statistic=_mean_and_variance, resamples=resamples, seed=seed)
         ends[1] += variance - rewards.var()  # what is resampled is biased as `var` is
         rows[name] = {"mean": rewards.mean(), "variance": variance}
         rows[name] |= dict(zip(columns, (*ends.flat, *parts, *rewards.shape)))
@@ -160,14 +161,14 @@ def _within_kinds(values: np.ndarray, table: pd.DataFrame) -> np.ndarray:
 
     Residuals are stretched by what the means of the kinds cost in degrees of freedom.
     """
-    kinds = table.groupby("id")["kind"].first().fillna("") if "kind" in table else []
+    kinds: ArrayLike = table.groupby("id")["kind"].first().fillna("") if "kind" in table else []
     names, rows, sizes = np.unique(kinds, return_inverse=True, return_counts=True)
     if len(names) < 2 or sizes.min() < 2:
         return values
     one_hot = np.eye(len(names))[rows]  # [prompts, kinds]
     residuals = values - (values @ one_hot / sizes) @ one_hot.T
     stretch = np.sqrt(sizes / (sizes - 1) * (len(rows) - 1) / len(rows))
-    return values.mean(axis=1, keepdims=True) + residuals * stretch[rows]
+    return np.asarray(values.mean(axis=1, keepdims=True) + residuals * stretch[rows])
 
 
 # A difference of this many standard errors is found in four tests of five at the 5 % level.
@@ -219,7 +220,7 @@ def variance_change(
 
     def change(means: np.ndarray) -> np.ndarray:
         both = np.stack([_mean_and_variance(means)[..., 1], means[..., 2]], axis=-1)
-        return both[..., 0, :] - both[..., 1, :]
+        return np.asarray(both[..., 0, :] - both[..., 1, :])
 
     moments = np.stack([_moments(rewards) for rewards in pair], axis=2)  # [runs, prompts, 2, 3]
     ours, theirs = (np.array([np.nansum(p), p[0]]) for p in map(_variance_parts, pair))

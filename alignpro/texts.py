@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+from alignpro.sources.menus import BEST_SUFFIXES as BEST_SUFFIXES
+from alignpro.sources.menus import NEUTRAL_MENU as NEUTRAL_MENU
 
 PROMPTS = Path(__file__).parent / "prompts"
 
 
 class Prompt(str):
-    """A user's prompt x: a string, with facts about it.
+    """A user's prompt x: a string, with facts about it."""
 
-    `dataset` and `split` are where it comes from, `kind` is its kind of question (None if unknown),
-    `options` are the two keywords of a choice, and `id` is the hash of its text.
-    """
+    id: str  # the hash of its text
+    dataset: str  # where it comes from, with `split`
+    split: str  # type: ignore[assignment]  # hides str.split
+    kind: str | None  # the kind of question, None if unknown
+    options: tuple[str, ...]  # the two keywords of a choice
 
-    def __new__(cls, text: str, dataset: str, split: str, kind: str | None = None, options=()):
+    def __new__(
+        cls,
+        text: str,
+        dataset: str,
+        split: str,
+        kind: str | None = None,
+        options: Sequence[str] = (),
+    ) -> Prompt:
         self = super().__new__(cls, text)
         self.id = text_id(text)
         self.dataset, self.split, self.kind, self.options = dataset, split, kind, tuple(options)
@@ -29,12 +42,12 @@ def text_id(text: str) -> str:
 
 
 class Response(str):
-    """A sampled response y: a string, with facts about it.
+    """A sampled response y: a string, with facts about it."""
 
-    `ended` is False if the length limit cut it off. `tokens` is the number of its tokens, and
-    `token_ids` are their ids, which an endpoint does not send. `filtered` is True where a server's
-    content filter withheld it, which leaves it empty or cut.
-    """
+    ended: bool  # False if the length limit cut it off
+    token_ids: tuple[int, ...]  # empty from an endpoint, which does not send them
+    tokens: int  # their number
+    filtered: bool  # True where a server's content filter withheld it: it is empty or cut
 
     def __new__(
         cls,
@@ -43,7 +56,7 @@ class Response(str):
         token_ids: Sequence[int] = (),
         tokens: int | None = None,
         filtered: bool = False,
-    ):
+    ) -> Response:
         self = super().__new__(cls, text)
         self.ended, self.token_ids, self.filtered = ended, tuple(token_ids), filtered
         self.tokens = len(self.token_ids) if tokens is None else tokens
@@ -51,7 +64,7 @@ class Response(str):
 
 
 # A reward r(x, y): one finite number for each pair of an original prompt and a response.
-Reward = Callable[[Sequence[Prompt], Sequence[Response]], Sequence[float]]
+Reward = Callable[[Sequence[Prompt], Sequence[Response]], Iterable[Any]]
 
 # Without a meta-prompt, the prompter answers the prompt instead of rewriting it (the paper's
 # App. C.1). The paper does not give its wording; this one is ours. It is a system message, so the
@@ -67,32 +80,3 @@ META_PROMPT = {
         "keeping its meaning. Do not answer it; write only the new prompt."
     ),
 }
-
-# The warm start teaches the prompter to write one of these short instructions, whatever the prompt.
-# PPO has to find which prompt each of them helps; the sentences below, written for kinds of
-# question, are not among them. Their rewards differ, because the spread of the reward under ρ_sft
-# is all that prompting can use (C5), and no two begin alike. Chosen on training prompts.
-NEUTRAL_MENU = (
-    "Keep it short.",
-    "Use simple words.",
-    "Give an example.",
-    "Answer briefly.",
-    "Give me the steps.",
-    "Give me a short list.",
-    "Make a list.",
-    "Name three things.",
-    "Give three tips.",
-    "Put it in one line.",
-    "Say it in a few words.",
-    "Recommend one.",
-)
-
-# Written by hand for the kinds of question. They are baselines, and part of the menu "all".
-BEST_SUFFIXES = (
-    "List three numbered steps.",
-    "List three reasons.",
-    "Use bullet points.",
-    "In one sentence.",
-    "Which one is better and why?",
-    "Answer yes or no.",
-)

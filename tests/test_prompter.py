@@ -281,6 +281,14 @@ def test_a_prompter_is_no_base_model(keep_trained):
         models.pretrained(AutoConfig, ModelSpec(str(folder)))  # what a run asks of a model first
 
 
+def test_a_prompter_that_no_run_has_kept_cannot_be_saved_or_uploaded(tmp_path):
+    prompter = Prompter(policy=None, form="suffix")
+    for give in (lambda: prompter.save(tmp_path / "copy"), lambda: prompter.push_to_hub("me/mine")):
+        with pytest.raises(ValueError, match="has no folder to copy"):
+            give()
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_single_prompt_is_no_list_of_prompts():
     with pytest.raises(TypeError, match="put the single one in a list"):
         Prompter(policy=None, form="suffix").rewrite("Why?")

@@ -10,8 +10,9 @@ import torch
 class StageClock:
     """Seconds of each stage of a step, measured from one `lap` to the next."""
 
-    def __init__(self):
-        self.start, self.laps = time.perf_counter(), {}
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
         if torch.cuda.is_available():  # kernels run on after the call that starts them returns

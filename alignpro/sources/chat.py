@@ -17,6 +17,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
@@ -24,6 +25,8 @@ from tokenizers import Tokenizer
 from alignpro.config import ModelSpec
 from alignpro.runs import RunError
 from alignpro.sources.weights import ModelError
+
+Messages = list[dict[str, str]]  # of one chat: the role and the content of each turn
 
 # What `date` is by default: the date that Llama's template writes where it is told none.
 DATE = datetime.date(2024, 7, 26)
@@ -64,7 +67,7 @@ def settle_template(tokenizer, spec: ModelSpec) -> None:
 class Chat:
     """The chat template of `tokenizer`, for texts that nobody has checked."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
 
     def encode(self, messages: Sequence[dict], reply: bool = True) -> list[int]:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 SEAL = "sha256.json"
+Row = dict[str, Any]  # of a JSONL file
+Tensors = dict[str, "torch.Tensor"]
 
 
 class RunError(RuntimeError):

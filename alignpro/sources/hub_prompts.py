@@ -164,7 +164,8 @@ def sort_out(
     pooled, because most datasets there have no validation split, or one split only.
     """
     counts = Counter(dict.fromkeys(FOUND, 0))
-    prompts, seen = [], {}
+    prompts = []
+    seen: dict[str, str] = {}
     for hub_split, text in rows:
         text = (text or "").strip()
         key = text_id(text)

@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 SECTION = "must be a section of `field: value` lines"
 DEEPEST = 9  # levels of nesting, more than any preset has
@@ -36,12 +38,12 @@ class FieldError(ValueError):
 
 
 def read_file(
-    kind: type,
+    kind: type[T],
     path: Path,
     top: str,
     named: Mapping[str, Path] | None = None,
     defaults: Mapping[str, Any] | None = None,
-) -> Any:
+) -> T:
     """Read the YAML file `path` into the pydantic dataclass `kind`.
 
     top: what errors call the whole, as in `preset.ppo.lam`.

@@ -120,6 +120,15 @@ def read(folder: str | Path, base: str | None) -> tuple[Path, Policy, Facts]:
     return folder, Policy(model, tokenizer, facts.sampling, facts.batch_size), facts
 
 
+def kept(folder: Path | None) -> Path:
+    """Return `folder`. Raises ValueError for None, which stands for a prompter in memory alone."""
+    if folder is None:
+        raise ValueError(
+            "this prompter has no folder to copy: get one from `Cell.train` or `Prompter.load`"
+        )
+    return folder
+
+
 def push(folder: Path, repository: str, private: bool) -> str:
     """Upload the folder of a prompter to the Hub. Returns the commit's address."""
     api = HfApi()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -50,7 +50,7 @@ def tracked(run: Run, name: str | None) -> Iterator[None]:
     except Exception as error:
         raise ConfigError(f"the tracker {name} does not start: {error}") from error
 
-    def send(file: str, rows: list[dict]) -> None:
+    def send(file: str, rows: Sequence[dict]) -> None:
         if file != "metrics.jsonl":
             return
         try:

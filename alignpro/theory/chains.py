@@ -67,7 +67,9 @@ def solve_chain(references: Sequence[ArrayLike], g: ArrayLike, lams: Sequence[fl
     g = as_array("g", g, (None, None))
     if len(references) != len(lams) or not references:
         raise ValueError(f"lams: {len(lams)} leashes for {len(references)} references")
-    sources, values, stages = [], [g], []
+    sources: list[np.ndarray] = []
+    stages: list[Tilt] = []
+    values = [g]
     for R, lam in zip(reversed(references), reversed(lams), strict=True):
         after = values[0]
         R = distributions("references", as_array("references", R, (len(g), None, after.shape[1])))
