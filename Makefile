@@ -49,8 +49,8 @@ setups: .venv/installed ## run each notebook in a new environment, set up by its
 notebooks: .venv/installed ## regenerate notebooks/*.ipynb from their .py sources
 	@$(BIN)/python tools/book.py --pair
 
-lint: .venv/installed ## check the style and the lock
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tools/lock.py --check
+lint: .venv/installed ## check the style, the types and the lock
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python tools/lock.py --check
 
 .tools/installed: tools/requirements.txt
 	@test -x .tools/bin/python || $(PYTHON) -m venv .tools

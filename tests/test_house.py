@@ -475,6 +475,23 @@ def test_a_caption_becomes_the_alt_text_of_the_figure_above_it():
     assert told == ["One line, and another.", None, None, None, None, None]
 
 
+def test_make_lint_checks_the_style_and_the_types_of_the_core_strictly():
+    done = subprocess.run(["make", "-n", "lint"], cwd=ROOT, capture_output=True, text=True)
+    for command in ("ruff check", "ruff format --check", "mypy"):
+        assert f".venv/bin/{command} " in done.stdout
+    mypy = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert mypy["files"] == ["alignpro"] and mypy["strict"] is True
+    exempt = [name for part in mypy["overrides"] for name in part["module"] if "alignpro" in name]
+    wings = {place(path)[0] for path in MODULES} - {"core"}
+    assert exempt and {name.split(".")[1] for name in exempt} <= wings
+    unshown = [
+        name for part in mypy["overrides"] if "ignore_errors" in part for name in part["module"]
+    ]
+    assert {f"{name.replace('.', '/')}.py" for name in unshown} <= {
+        path.relative_to(ROOT).as_posix() for path in MODULES
+    }
+
+
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split()
