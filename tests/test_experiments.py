@@ -284,7 +284,7 @@ def test_killed_at_any_moment_the_same_command_ends_alike(tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
     subprocess.run(command(tmp_path / "killed"), env=environment, check=True, capture_output=True)
-    whole, killed = (matrix_table("smoke", tmp_path / n / "results") for n in ("whole", "killed"))
+    whole, killed = (matrix_table("short", tmp_path / n / "results") for n in ("whole", "killed"))
     pd.testing.assert_frame_equal(whole, killed)
     for kept in ("warm_start", "prompter", "policy"):
         whole, killed = (
@@ -319,7 +319,7 @@ def test_two_processes_give_the_result_of_one(tmp_path):
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "results/smoke/mean_reward.png").stat().st_size > 10_000
+    assert (tmp_path / "results/one_step/mean_reward.png").stat().st_size > 10_000
     for part in ("align-pro", "rlhf"):
         runs = [min((tmp_path / n).glob(f"*{part}*")) for n in "12"]
         one, two = (load_file(next(run.glob("p*/adapter_model.safetensors"))) for run in runs)

@@ -47,5 +47,8 @@ def load_reward_learning(preset_name: str) -> RewardLearningConfig:
     path = config.PRESETS / "reward_learning" / f"{preset_name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise ConfigError(f"no reward learning for the preset {preset_name!r}: use one of {known}")
+        raise ConfigError(
+            f"no reward learning for the preset {preset_name!r}: use one of {known}, or give a preset "
+            "of your own one of these as its `name`"
+        )
     return read_file(RewardLearningConfig, path, "reward_learning")

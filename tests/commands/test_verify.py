@@ -39,7 +39,8 @@ def test_a_cell_trained_today_is_the_one_that_is_kept(tmp_path):
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
     """The folders of two runs of the same cell and reward study, each in processes of its own."""
-    text = (PRESETS / "smoke.yaml").read_text().replace("seeds: [0, 1]", "seeds: [0]")
+    text = "name: smoke\n" + (PRESETS / "smoke.yaml").read_text()
+    text = text.replace("seeds: [0, 1]", "seeds: [0]")
     text = text.replace("[[P1, F1], [P1, F2], [P2, F1], [P2, F2]]", "[[P1, F1]]")
     folders = []
     for name in ("first", "second"):
