@@ -48,7 +48,7 @@ def load_reward_learning(preset_name: str) -> RewardLearningConfig:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ConfigError(
-            f"no reward learning for the preset {preset_name!r}: use one of {known}, or give a preset "
-            "of your own one of these as its `name`"
+            f"no reward learning for the preset {preset_name!r}: use one of {known}, or give your "
+            "own preset one of these as its `name`"
         )
     return read_file(RewardLearningConfig, path, "reward_learning")
