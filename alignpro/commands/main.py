@@ -256,8 +256,8 @@ def _add_column(command: argparse.ArgumentParser, default: str | None) -> None:
 
 def _add_prompt_tokens(command: argparse.ArgumentParser) -> None:
     text = "the length of a prompt in tokens; default: %(default)s"
-    number = {"type": _positive(int), "default": 256, "metavar": "TOKENS"}
-    command.add_argument("--prompt-tokens", **number, help=text)
+    number = _positive(int)
+    command.add_argument("--prompt-tokens", type=number, default=256, metavar="TOKENS", help=text)
 
 
 def _add_threads(command: argparse.ArgumentParser) -> None:
