@@ -24,9 +24,10 @@ SKIPPED = (
     nodes.math,
     nodes.raw,
 )
-# Everyday words are terms only as nouns. "Run the cells" and "a kind of" are not.
-EVERYDAY = {"kind", "rewrite", "run"}
-NOUN = r"(?<=\bthe )|(?<=\beach )|(?<=\bone )|(?<=\bevery )|(?<=\bits )|(?<=\bkept )"
+# Everyday words are terms only as nouns. "Run the cells" and "its configuration" name no term.
+EVERYDAY = {"configuration", "gap", "kind", "rewrite", "run"}
+BEFORE = ("the", "each", "every", "one", "three", "five", "all", "another")
+NOUN = "|".join(rf"(?<=\b{word}\s)" for word in BEFORE)
 
 
 def pattern(terms) -> re.Pattern:
