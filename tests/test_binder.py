@@ -12,7 +12,8 @@ def test_repo2docker_reads_environment_yml_and_post_build(monkeypatch):
     why = "needs repo2docker: `pip install jupyter-repo2docker`, in an environment of its own"
     repo2docker = pytest.importorskip("repo2docker.app", reason=why)
     monkeypatch.chdir(ROOT)
-    packs = (pack() for pack in repo2docker.Repo2Docker().buildpacks)
+    app = repo2docker.Repo2Docker()
+    packs = (pack(base_image=app.base_image) for pack in app.buildpacks)
     chosen = next(pack for pack in packs if pack.detect())
     assert type(chosen).__name__ == "CondaBuildPack"
     assert chosen.environment_yaml_path == "environment.yml"

@@ -35,9 +35,9 @@ def text_table(
 
     Line breaks are kept. Floats are shown with `decimals`, a missing number as an empty cell, all
     else as `str` has it. Columns of numbers are aligned on the right. `columns` gives each column
-    its CSS width, such as "40%". `links`, one address per row, makes links of the
-    cells in the last column. Raises ValueError for an address that is neither a page of the book
-    nor one of the web: `javascript:` and its like run code when a reader clicks.
+    its CSS width, such as "40%". `links`, one address per row, makes links of the cells in the last
+    column. Raises ValueError for an address that is neither a page of the book nor one of the web:
+    `javascript:` and its like run code when a reader clicks.
     """
     shown = frame.map(lambda value: _inert(value, decimals))
     labels = [_inert_labels(labels, decimals) for labels in (frame.index, frame.columns)]
