@@ -103,7 +103,7 @@ def _keep_used_icons(folder: Path) -> None:
     codes = {int(code, 16) for code in re.findall(r"\\([ef][0-9a-f]{3})\b", every)}
     fonts = folder / "_static" / "vendor" / "fontawesome" / "webfonts"
     for path in sorted(fonts.glob("*.ttf")):
-        font = TTFont(path)
+        font = TTFont(path, recalcTimestamp=False)
         subsetter = subset.Subsetter()
         subsetter.populate(unicodes=codes)
         subsetter.subset(font)
