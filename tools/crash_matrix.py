@@ -48,7 +48,8 @@ from alignpro.judging.llm_judge import Judge  # noqa: E402
 from alignpro.judging.store import VerdictStore  # noqa: E402
 from alignpro.reward_learning.config import load_reward_learning  # noqa: E402
 from alignpro.reward_learning.learn import learn_reward  # noqa: E402
-from alignpro.runs import code_digest, write_json  # noqa: E402
+from alignpro.runs import RunError, code_digest, write_json  # noqa: E402
+from alignpro.sources import files  # noqa: E402
 from alignpro.sources.provenance import provenance  # noqa: E402
 from alignpro.sources.weights import tiny_folder  # noqa: E402
 
@@ -267,10 +268,10 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def outcome(folder: Path) -> dict[str, str]:
-    """A hash of each file that a stage leaves, without times and notes."""
+def outcome(folder: Path, without: Path | None = None) -> dict[str, str]:
+    """A hash of each file that a stage leaves, without times and notes, and `without` one file."""
     found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != without):
         name = str(path.relative_to(folder))
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.name in NOTES or "checkpoints" in path.parts or name == "filler" or hidden:
@@ -303,6 +304,15 @@ def damaged_files(folder: Path, fresh: set[str]) -> list[Path]:
     unread += ("reward.json", "tokenizer_config.json", "special_tokens_map.json", "sha256.json")
     paths = [folder / name for name in sorted(fresh)]
     return [p for p in paths if p.name not in unread and p.suffix in (".parquet", ".safetensors")]
+
+
+def refused(path: Path) -> bool:
+    """Whether the reader of such files refuses the damaged one at `path`."""
+    try:
+        files.read_table(path) if path.suffix == ".parquet" else files.check_seal(path.parent)
+    except RunError as error:
+        return path.name in str(error)
+    return False
 
 
 class Matrix:
@@ -409,27 +419,36 @@ class Matrix:
             facts |= {"calls": self.calls[stage], "before": asked, "extra": extra}
         return facts
 
-    def undisturbed(self, stage: str, folder: Path) -> bool:
-        """Whether `folder` holds what `stage` leaves when nothing goes wrong."""
+    def undisturbed(self, stage: str, folder: Path, without: Path | None = None) -> bool:
+        """Whether `folder` holds what `stage` leaves when nothing goes wrong.
+
+        A file that it may be `without` is not looked at.
+        """
+        name = str(without.relative_to(folder)) if without else None
+        expected = {k: v for k, v in self.after[stage].items() if k != name}
         try:
-            return outcome(folder) == self.after[stage]
+            return outcome(folder, without) == expected
         except (OSError, ValueError):  # a file that cannot be read
             return False
 
     def damage(self, stage: str, fault: str, folder: Path, server) -> dict:
-        """Each file that the stage left is damaged in turn; none may be taken for a good one."""
+        """Each file that the stage left is damaged in turn; none may be taken for a good one.
+
+        A finished stage does not read all of its files again. One that it leaves alone must be
+        refused by the reader of such files.
+        """
         base = STAGES[stage][1]
         fresh = set(self.after[stage].items()) - set(self.after.get(base, {}).items())
-        files = damaged_files(folder, {name for name, _ in fresh})
+        paths = damaged_files(folder, {name for name, _ in fresh})
         own = {
             "data": "own.jsonl",
             "judge": "store.sqlite",
             "papermill": "_build/executed/*/*.ipynb",
             "render": "_build/html/notebooks/*.html",
         }
-        files = [*folder.glob(own[stage])] if stage in own else files
-        told, wrong = [], []
-        for path in files:
+        paths = [*folder.glob(own[stage])] if stage in own else paths
+        told, unread, wrong = [], [], []
+        for path in paths:
             whole = path.read_bytes()
             if fault == "truncated file":
                 damaged = whole[: len(whole) * 2 // 3]
@@ -444,11 +463,16 @@ class Matrix:
                 told.append("another run")
                 both = len(list(folder.glob("runs/*align-pro*"))) == 2
                 wrong += [] if both else [path.name]
+            elif code == 0 and path.read_bytes() == damaged and refused(path):
+                unread.append(path.name)
+                wrong += [] if self.undisturbed(stage, folder, path) else [path.name]
             elif not (code == 0 and self.undisturbed(stage, folder)):
                 wrong.append(f"{path.name} ({code}: {last_line(folder)})")
             path.write_bytes(whole)
-        names = ", ".join(dict.fromkeys(told)) or "none"
-        did = f"{len(files)} files damaged in turn; refused by name: {names}"
+        count = f"{len(paths)} file{'s' * (len(paths) != 1)} damaged in turn"
+        did = f"{count}; refused by name: {', '.join(dict.fromkeys(told)) or 'none'}"
+        if unread:
+            did += f"; refused when next read: {', '.join(dict.fromkeys(unread))}"
         then = f"silent or wrong: {', '.join(wrong)}" if wrong else "no wrong result"
         return {"did": did, "then": then, "right": not wrong}
 
