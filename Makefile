@@ -28,8 +28,8 @@ book: .venv/installed ## execute the notebooks under the cpu preset and build th
 smoke: .venv/installed ## the same under the smoke preset: every step on tiny models, in minutes
 	@$(BIN)/python tools/book.py --preset smoke
 
-test: .venv/installed ## run all tests
-	@$(BIN)/python -m pytest -q
+test: .venv/installed ## run all tests, in two processes of one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 coq: ## install Debian's Coq, with which `make test` checks the proofs
 	@proofs/install.sh
