@@ -1,7 +1,7 @@
 """Make the built pages lighter and accessible, after Sphinx: what the themes have no setting for.
 
 `lighten(folder)` edits a built book in place. It drops scripts that no page uses, keeps the CSS
-rules and the icons that are used, gives each figure 256 colours, and mends two places that screen
+rules and the icons that are used, gives each figure 128 colours, and mends two places that screen
 readers stumbled over.
 """
 
@@ -66,12 +66,12 @@ def lighten(folder: Path) -> None:
 
 
 def _fewer_colours(path: Path) -> None:
-    """Store a figure with a palette of 256 colours, which its few hues and their edges fit in."""
+    """Store a figure with a palette of 128 colours, which its few hues and their edges fit in."""
     with Image.open(path) as image:
         if image.mode == "P":
             return
         small = image.convert("RGB").quantize(
-            256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
         )
     small.save(path, optimize=True)
 

@@ -29,7 +29,7 @@ PAGES = sorted(
 )
 MISSING = "" if CHROMIUM and PAGES else "needs chromium and a built book: run `make smoke`"
 WIDTHS = (390, 820, 1440)
-HEAVIEST = 3 * 2**19  # bytes of a page with all that it loads: 1.5 MiB
+HEAVIEST = 1_500_000  # bytes of a page with all that it loads
 
 pytestmark = pytest.mark.skipif(
     bool(MISSING) and "REQUIRE_BROWSER" not in os.environ, reason=MISSING
