@@ -78,7 +78,7 @@ def test_a_copy_of_a_preset_has_the_name_of_its_own_file(tmp_path):
         assert dataclasses.replace(copied, name="cpu") == load_preset("cpu")
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/tmp/x", ".hidden", "a\\b", "", "a\nb"])
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/x", ".hidden", "a\\b", "", "a\nb"])
 def test_a_name_that_leads_out_of_a_folder_is_refused(tmp_path, smoke, name):
     """Of a preset, and of a role: both are parts of the names of folders."""
     with pytest.raises(ValueError, match="name"):

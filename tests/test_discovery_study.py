@@ -1,17 +1,11 @@
 """The study of discovery: its menus, and the flatter prompter."""
 
-import sys
-from pathlib import Path
-
+import discovery_study
 import torch
+from discovery_study import FlatterCell
 
 from alignpro.config import load_preset
 from alignpro.texts import BEST_SUFFIXES, NEUTRAL_MENU
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-import discovery_study
-from discovery_study import FlatterCell
 
 
 def test_the_menu_of_words_holds_no_hand_written_suffix_nor_one_without_a_word():

@@ -1,18 +1,12 @@
 """The study of reading: kept rewrites are sent again as they were."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from reading_study import again
 
 from alignpro.report import reading
 from alignpro.report.kept_runs import matrix_table
 from alignpro.texts import Prompt
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-from reading_study import again
 
 
 def test_a_kept_rewrite_goes_to_its_prompt_and_sample_whatever_the_order():

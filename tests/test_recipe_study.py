@@ -2,13 +2,13 @@
 
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import recipe_study
 import torch
+from recipe_study import MENU, gain_over, mutual_information
 from sklearn.metrics import mutual_info_score
 
 from alignpro.data import KINDS, load_prompts
@@ -16,11 +16,6 @@ from alignpro.report.reading import suffix_of
 from alignpro.rewards import rubric
 from alignpro.runs import RESULTS
 from alignpro.texts import Response
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-import recipe_study
-from recipe_study import MENU, gain_over, mutual_information
 
 FOLDER = RESULTS / "recipe"
 SUFFIXES = pd.read_parquet(FOLDER / "suffixes.parquet")
@@ -63,11 +58,11 @@ def test_a_suffix_is_what_a_rewrite_adds():
 
 def test_the_next_trial_is_the_first_without_a_line(tmp_path):
     first = next(trial for trial in recipe_study.TRIALS if not trial.drawn)
-    assert recipe_study.todo(tmp_path)[0] == (first, first.seeds[0])
+    assert recipe_study.missing_trials(tmp_path)[0] == (first, first.seeds[0])
     (tmp_path / "trials.jsonl").write_text(
         json.dumps({"trial": first.name, "seed": first.seeds[0]})
     )
-    assert (first, first.seeds[0]) not in recipe_study.todo(tmp_path)
+    assert (first, first.seeds[0]) not in recipe_study.missing_trials(tmp_path)
 
 
 def test_the_suffix_table_is_of_validation_prompts_and_follows_from_its_texts():

@@ -126,10 +126,8 @@ def longer(cell: Cell, results: Path) -> pd.DataFrame:
     ]
     runs, suffixes = (table[table["dataset"] == cell.dataset] for table in tables)
     best, _ = pooled_choice(suffixes)
-    ours = {
-        f"Align-Pro, seed {seed}": again(rows)
-        for seed, rows in runs[runs["configuration"] == "Align-Pro"].groupby("seed")
-    }
+    runs_of = runs[runs["configuration"] == "Align-Pro"].groupby("seed")
+    ours = {f"Align-Pro, seed {seed}": again(rows) for seed, rows in runs_of}
     common = {"No Fine-Tuning": unchanged, CONSTANT: constant("" if best == NOTHING else best)}
     limit = 2 * cell.preset.frozen.max_new_tokens
     cell.frozen.sampling = replace(cell.preset.frozen, max_new_tokens=limit)
@@ -137,10 +135,9 @@ def longer(cell: Cell, results: Path) -> pd.DataFrame:
         *(common | ours, cell.frozen, cell.reward, cell.prompts("test")),
         *(cell.preset.evaluation.samples, stage_seed("reading", cell.dataset, "longer")),
     )
-    name = table["configuration"].str.extract(r"(?P<configuration>[^,]*)(?:, seed (?P<seed>\d+))?")
-    return compact(table.assign(configuration=name["configuration"])).assign(
-        seed=name["seed"].astype("Int64")
-    )
+    seed = table["configuration"].map(dict(zip(ours, runs_of.groups))).astype("Int64")
+    name = table["configuration"].where(seed.isna(), "Align-Pro")
+    return compact(table.assign(configuration=name)).assign(seed=seed)
 
 
 def main() -> None:

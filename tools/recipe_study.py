@@ -261,7 +261,7 @@ def done(out: Path) -> set[tuple[str, int]]:
     return {(row["trial"], row["seed"]) for row in map(json.loads, filter(None, lines))}
 
 
-def todo(out: Path, trials: Sequence[Trial] = TRIALS) -> list[tuple[Trial, int]]:
+def missing_trials(out: Path, trials: Sequence[Trial] = TRIALS) -> list[tuple[Trial, int]]:
     """The trials and seeds that can be run and have no line yet, in the order of `trials`."""
     finished = done(out)
     new = [(t, s) for t in trials if not t.drawn for s in t.seeds]
@@ -295,7 +295,7 @@ def write(trial: Trial, seed: int, out: Path, trials: Sequence[Trial] = TRIALS) 
 
 def list_or_next(what: str, out: Path, trials: Sequence[Trial]) -> None:
     """List `trials`, or run the next one; with none left, exit with status 1."""
-    missing = todo(out, trials)
+    missing = missing_trials(out, trials)
     if what == "list":
         names = {(t.name, s) for t, s in missing}
         for trial in trials:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from alignpro.commands.options import (
+    add_column,
+    add_command,
+    add_folders,
+    add_parser,
+    add_prompt_tokens,
+    add_results,
+    add_runs,
+    add_threads,
+    pair,
+    positive,
+    price,
+    seed,
+)
 
 if TYPE_CHECKING:
     from alignpro.config import Preset
@@ -18,7 +31,6 @@ PROMPT_FILE = (
 )
 REWARD = "MODULE:FUNCTION, FILE.py:FUNCTION, or a reward model by its Hub id or folder"
 SEED = "the seed of the run: it draws the data's order, the samples and the first adapter"
-PRESETS = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "presets").glob("*.yaml")))
 TERMS = """\
 A preset is a YAML file with every number of an experiment. A cell is one of its datasets with one
 of its pairs of models and one seed. Repeat a command that was stopped: it resumes.
@@ -78,7 +90,7 @@ def _add_own_model(commands) -> None:
     text = (
         "write a preset for your model, prompts and reward, and count the calls that it will make"
     )
-    command = _parser(commands, "init", _init, text)
+    command = add_parser(commands, "init", _init, text)
     command.add_argument("file", metavar="FILE.yaml", help="the preset to write; a new file")
     text = "the frozen LLM: its name at the endpoint, or a Hub id or a folder"
     command.add_argument("--model", required=True, metavar="MODEL", help=text)
@@ -88,7 +100,7 @@ def _add_own_model(commands) -> None:
     command.add_argument("--reward", required=True, help=REWARD)
     text = "the model to train, a Hub id or a folder; default: one that fits this machine"
     command.add_argument("--prompter", metavar="MODEL", help=text)
-    _add_column(command, "prompt")
+    add_column(command, "prompt")
     for name, run, text in (
         ("train", _train, "train a prompter, or resume its training"),
         (
@@ -97,16 +109,16 @@ def _add_own_model(commands) -> None:
             "compare a trained prompter with none and with the best suffix, on test prompts",
         ),
     ):
-        command = _command(commands, name, run, text)
+        command = add_command(commands, name, run, text)
         text = f"a name, or {PROMPT_FILE}; default: the first of the preset"
         command.add_argument("--dataset", metavar="DATASET", help=text)
-        _add_column(command, None)
+        add_column(command, None)
         command.add_argument("--reward", help=f"{REWARD}; default: the preset's")
-        command.add_argument("--seed", type=_seed, default=0, help=f"{SEED}; default: %(default)s")
+        command.add_argument("--seed", type=seed, default=0, help=f"{SEED}; default: %(default)s")
         text = "the prompter and the frozen LLM, by their roles in the preset, such as P1-F1; "
-        command.add_argument("--pair", type=_pair, help=f"{text}default: the preset's first")
-        _add_runs(command)
-        _add_threads(command)
+        command.add_argument("--pair", type=pair, help=f"{text}default: the preset's first")
+        add_runs(command)
+        add_threads(command)
         if name == "train":
             text = "train although a finished run of this name exists, made from something else"
             command.add_argument("--again", action="store_true", help=text)
@@ -119,30 +131,30 @@ def _add_own_model(commands) -> None:
 
 def _add_use(commands) -> None:
     """`rewrite` and `serve`: a trained prompter at work."""
-    command = _parser(commands, "rewrite", _rewrite, "rewrite prompts with a trained prompter")
+    command = add_parser(commands, "rewrite", _rewrite, "rewrite prompts with a trained prompter")
     command.add_argument("prompt", nargs="*", help="a prompt; several are rewritten in this order")
     text = "read more prompts from a JSONL, JSON, CSV or Parquet file"
     command.add_argument("--file", metavar="FILE", help=text)
-    _add_column(command, "prompt")
+    add_column(command, "prompt")
     command.add_argument(
-        "--seed", type=_seed, help="sample with this seed; default: the greedy rewrite"
+        "--seed", type=seed, help="sample with this seed; default: the greedy rewrite"
     )
     text = "write the rewrites here; default: the screen"
     command.add_argument("--out", metavar="FILE.jsonl", help=text)
     _add_prompter(command)
     text = "serve the aligned model on this machine, with OpenAI's protocol"
-    command = _parser(commands, "serve", _serve, text)
+    command = add_parser(commands, "serve", _serve, text)
     text = "the address of the frozen LLM's server, such as http://localhost:8000/v1"
     command.add_argument("--endpoint", required=True, metavar="URL", help=text)
     command.add_argument(
-        "--port", type=_positive(int), default=8080, help="the port; default: %(default)s"
+        "--port", type=positive(int), default=8080, help="the port; default: %(default)s"
     )
     _add_prompter(command)
 
 
 def _add_judge(commands) -> None:
     text = "compare two files of responses with a model as the judge"
-    command = _parser(commands, "judge", _judge, text)
+    command = add_parser(commands, "judge", _judge, text)
     for name in ("a", "b"):
         text = "a JSONL, JSON, CSV or Parquet file with the columns `prompt` and `response`"
         command.add_argument(name, metavar=name.upper(), help=text)
@@ -158,9 +170,9 @@ def _add_judge(commands) -> None:
     )
     command.add_argument("--store", metavar="FILE", default="verdicts.sqlite", help=text)
     text = "prices of a million tokens in and out, in any currency"
-    command.add_argument("--prices", nargs=2, type=_price, metavar=("IN", "OUT"), help=text)
+    command.add_argument("--prices", nargs=2, type=price, metavar=("IN", "OUT"), help=text)
     text = "stop before the replies cost more than this; needs --prices"
-    command.add_argument("--max-cost", type=_positive(float), metavar="COST", help=text)
+    command.add_argument("--max-cost", type=positive(float), metavar="COST", help=text)
     command.add_argument("--out", metavar="FILE.csv", help="write the table of verdicts here")
 
 
@@ -174,19 +186,19 @@ def _add_prompter(command: argparse.ArgumentParser) -> None:
 def _add_book(commands) -> None:
     """`reproduce`, `learn-reward` and `verify`: the experiments of the book."""
     text = "train and evaluate all cells of a preset, each with its RLHF oracle, or resume them"
-    command = _command(commands, "reproduce", _reproduce, text)
+    command = add_command(commands, "reproduce", _reproduce, text)
     text = f"run this dataset alone: a name, or {PROMPT_FILE}; may be given several times"
     command.add_argument("--dataset", action="append", metavar="DATASET", help=text)
     text = "run this seed alone; may be given several times"
-    command.add_argument("--seed", type=_seed, action="append", help=text)
-    _add_folders(command)
+    command.add_argument("--seed", type=seed, action="append", help=text)
+    add_folders(command)
     text = "learn a reward from labelled pairs, and train prompters on it"
-    command = _command(commands, "learn-reward", _learn_reward, text)
+    command = add_command(commands, "learn-reward", _learn_reward, text)
     text = "the dataset, by its name; default: %(default)s"
     command.add_argument("--dataset", default="help", help=text)
-    command.add_argument("--seed", type=_seed, default=0, help=f"{SEED}; default: %(default)s")
-    _add_folders(command)
-    command = _command(commands, "verify", _verify, "check the kept results and their numbers")
+    command.add_argument("--seed", type=seed, default=0, help=f"{SEED}; default: %(default)s")
+    add_folders(command)
+    command = add_command(commands, "verify", _verify, "check the kept results and their numbers")
     text = (
         "accept the results as they are: write the hashes and numbers that the checks compare with"
     )
@@ -195,21 +207,21 @@ def _add_book(commands) -> None:
     command.add_argument("--all-rewards", action="store_true", help=text)
     text = "train this kept cell again, such as help/P1F1/seed0; default: one of the preset smoke"
     command.add_argument("--cell", metavar="CELL", help=text)
-    _add_folders(command)
+    add_folders(command)
 
 
 def _add_scale(commands) -> None:
     """`plan` and `rehearse`: what a preset needs of a GPU."""
-    command = _command(commands, "plan", _plan, "compute what a preset needs of a GPU", "h100")
+    command = add_command(commands, "plan", _plan, "compute what a preset needs of a GPU", "h100")
     for name, default, unit, what in (
         ("gpu-memory", 80.0, "GB", "the GPU's memory in GB"),
         ("flops", 989.0, "TFLOPS", "its peak in TFLOP/s, dense, in the precision below"),
         ("bandwidth", 3350.0, "GB/S", "the bandwidth of its memory in GB/s"),
     ):
         text = f"{what}; default: %(default)g, the published value of an H100 SXM"
-        number = {"type": _positive(float), "default": default, "metavar": unit}
+        number = {"type": positive(float), "default": default, "metavar": unit}
         command.add_argument(f"--{name}", **number, help=text)
-    _add_prompt_tokens(command)
+    add_prompt_tokens(command)
     text = (
         "the number format of the models; float32 for a GPU without bfloat16; default: %(default)s"
     )
@@ -218,89 +230,12 @@ def _add_scale(commands) -> None:
     text = "another machine serves the frozen LLM, so that it needs no memory here"
     command.add_argument("--remote-frozen", action="store_true", help=text)
     text = "run all stages of a preset with random weights, and measure their memory and time"
-    command = _command(commands, "rehearse", _rehearse, text, "h100")
+    command = add_command(commands, "rehearse", _rehearse, text, "h100")
     text = "below 1 for smaller models and batches, such as 0.01 on a CPU; default: %(default)g"
-    command.add_argument("--scale", type=_positive(float), default=1.0, help=text)
-    command.add_argument("--pair", type=_pair, help="run only this architecture, such as P1-F1")
-    _add_prompt_tokens(command)
-    _add_results(command)
-
-
-def _parser(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.set_defaults(run=run)
-    return command
-
-
-def _command(commands, name: str, run: Callable, text: str, preset: str = "cpu"):
-    command = _parser(commands, name, run, text)
-    text = f"a YAML file of your own, or the name of one of {PRESETS}; default: %(default)s"
-    command.add_argument("--preset", default=preset, help=text)
-    return command
-
-
-def _add_folders(command: argparse.ArgumentParser) -> None:
-    _add_runs(command)
-    _add_results(command)
-
-
-def _add_runs(command: argparse.ArgumentParser) -> None:
-    text = "the folder of runs and their checkpoints; default: runs, beside a preset of your own"
-    command.add_argument("--runs", metavar="FOLDER", help=text)
-
-
-def _add_column(command: argparse.ArgumentParser, default: str | None) -> None:
-    text = "the column of the file that holds the prompts; default: prompt"
-    command.add_argument("--prompt-column", metavar="COLUMN", default=default, help=text)
-
-
-def _add_prompt_tokens(command: argparse.ArgumentParser) -> None:
-    text = "the length of a prompt in tokens; default: %(default)s"
-    number = _positive(int)
-    command.add_argument("--prompt-tokens", type=number, default=256, metavar="TOKENS", help=text)
-
-
-def _add_threads(command: argparse.ArgumentParser) -> None:
-    text = "CPU threads; default: all cores"
-    command.add_argument("--threads", type=_positive(int), help=text)
-
-
-def _add_results(command: argparse.ArgumentParser) -> None:
-    text = "the folder of kept results; default: results, beside a preset of your own"
-    command.add_argument("--results", metavar="FOLDER", help=text)
-    _add_threads(command)
-
-
-def _positive(kind: type) -> Callable:
-    def number(text: str):
-        value = kind(text)
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"must be greater than 0 and finite, got {text}")
-        return value
-
-    return number
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text}")
-    return int(text)
-
-
-def _price(text: str) -> float:
-    if not 0 <= float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, got {text}")
-    return float(text)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    prompter, dash, frozen = text.partition("-")
-    if not (prompter and frozen) or "-" in frozen:
-        raise argparse.ArgumentTypeError(
-            f"must be two roles of the preset, the prompter and the frozen LLM, as in P1-F1, got "
-            f"{text}"
-        )
-    return prompter, frozen
+    command.add_argument("--scale", type=positive(float), default=1.0, help=text)
+    command.add_argument("--pair", type=pair, help="run only this architecture, such as P1-F1")
+    add_prompt_tokens(command)
+    add_results(command)
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -367,17 +302,18 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 def _learn_reward(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run the study of a learned reward, or resume it."""
+    from alignpro.commands.train import runs_folder
     from alignpro.reward_learning.config import load_reward_learning
     from alignpro.reward_learning.run_study import run_study
 
     config, cell = load_reward_learning(preset.name), (arguments.dataset, arguments.seed)
-    print(f"in {run_study(preset, config, *cell, _runs(arguments), _results(arguments))}")
+    print(f"in {run_study(preset, config, *cell, runs_folder(arguments), _results(arguments))}")
     return 0
 
 
 def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     """Run the missing cells of a preset, and draw all kept ones. Returns 1 if a cell failed."""
-    from alignpro.commands.train import beside, preset_folder
+    from alignpro.commands.train import beside, preset_folder, runs_folder
     from alignpro.devices import process
     from alignpro.experiments import reproduce
     from alignpro.figures.matrix import paper_figure
@@ -390,7 +326,7 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
     if folder:
         sys.path.insert(0, str(folder.resolve()))  # the reward's module
     datasets = arguments.dataset or [beside(folder, dataset) for dataset in preset.datasets]
-    failed = reproduce(preset, _runs(arguments), results, datasets, arguments.seed)
+    failed = reproduce(preset, runs_folder(arguments), results, datasets, arguments.seed)
     folder = results / preset.name
     if process().is_main_process and folder.is_dir():
         use_style()
@@ -399,13 +335,6 @@ def _reproduce(preset: Preset, arguments: argparse.Namespace) -> int:
         figure = paper_figure(cells, "mean", "mean reward r*", "Mean held-out reward")
         figure.savefig(folder / "mean_reward.png", dpi=150)
     return 1 if failed else 0
-
-
-def _runs(arguments: argparse.Namespace) -> Path:
-    """The folder of all runs: that of a preset of your own is beside it."""
-    from alignpro.commands.train import preset_folder
-
-    return Path(arguments.runs or (preset_folder(arguments.preset) or Path()) / "runs")
 
 
 def _results(arguments: argparse.Namespace) -> Path:
@@ -442,13 +371,14 @@ def _rehearse(preset: Preset, arguments: argparse.Namespace) -> int:
 def _verify(preset: Preset, arguments: argparse.Namespace) -> int:
     """Check the kept results, or keep what the checks compare with. Returns 1 for a difference."""
     from alignpro.commands import verify
+    from alignpro.commands.train import runs_folder
 
     results, answers = _results(arguments), None if arguments.all_rewards else 20
     if arguments.keep:
         verify.keep(preset, results)
         print(f"in {results}: {verify.MANIFEST}, {verify.NUMBERS}, {verify.SMOKE}/smoke")
         return 0
-    runs = _runs(arguments)
+    runs = runs_folder(arguments)
     return 0 if verify.verify(preset, results, answers, arguments.cell, runs) else 1
 
 

@@ -48,9 +48,14 @@ def the_cell(preset: Preset, arguments: argparse.Namespace):
         preset = dataclasses.replace(preset, data=data)
     dataset = arguments.dataset or beside(folder, preset.datasets[0])
     reward = load_reward(arguments.reward) if arguments.reward else None
-    root = arguments.runs or (folder or Path()) / "runs"
     again = getattr(arguments, "again", False)
-    return Cell(preset, dataset, arguments.seed, arguments.pair, reward, root, again=again)
+    where = arguments.seed, arguments.pair, reward, runs_folder(arguments)
+    return Cell(preset, dataset, *where, again=again)
+
+
+def runs_folder(arguments: argparse.Namespace) -> Path:
+    """The folder of all runs: that of a preset of your own is beside it."""
+    return Path(arguments.runs or (preset_folder(arguments.preset) or Path()) / "runs")
 
 
 def preset_folder(name_or_path: str) -> Path | None:
